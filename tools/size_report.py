@@ -32,6 +32,9 @@ HIDDEN = re.compile(
 )
 CONTAINER = re.compile(r"(?:(?:typedef|static|const|constexpr|inline)\s+)*"
                        r"(?:(?:namespace|class|struct|union|enum)\b|extern\s*$)")
+# What may stand between the last parenthesis of a function's head and its body.
+TAIL = re.compile(r"(?:\s|const\b|noexcept\b|override\b|final\b|try\b|&|[A-Z_][A-Z0-9_]*\b|->.*"
+                  r"|requires\b.*|.*\}$)*", re.S)
 TEMPLATE = re.compile(r"\btemplate\s*<(?:[^<>]|<(?:[^<>]|<[^<>]*>)*>)*>")
 ACCESS = re.compile(r"\b(?:public|private|protected)\s*:(?!:)")
 
@@ -62,9 +65,9 @@ def without_parentheses(text):
 
 
 def brace_kind(header):
-    """What a brace after `header` opens outside of functions: function, container, init or value."""
+    """What a brace after `header` opens outside functions: function, container, init or value."""
     head = TEMPLATE.sub(" ", ACCESS.sub(" ", header)).strip()
-    if CONTAINER.match(head):
+    if CONTAINER.match(head) or re.search(r"\bnamespace\b[^()]*$", head):
         return "container"
     flat = without_parentheses(head)
     if "operator" not in head and re.search(r"=(?!=)", flat):
@@ -72,9 +75,11 @@ def brace_kind(header):
     if "(" not in head:
         return "container" if not head else "value"
     # A member initializer in braces, `Foo() : a_{1}`: the header of the function goes on after it.
-    after_colon = re.search(r"(?<!:):(?!:)", flat) and re.search(r"[\w>]$", head)
-    if after_colon and not head.endswith(("const", "noexcept", "override")):
+    if re.search(r"(?<!:):(?!:)", flat) and re.search(r"[\w>]$", flat.rstrip()) and re.search(
+            r"[:,]\s*[\w:<>]+$", head):
         return "init"
+    if not TAIL.fullmatch(head[head.rindex(")") + 1:]):
+        return "value"
     return "function"
 
 

@@ -1,0 +1,55 @@
+// Kernel family `embed`: token embedding. forward: out[i] = table[ids[i]]; backward: dtable[id] +=
+// sum of g over the rows with that id, in row order (no atomics; math.md 7.1). Thread-safe.
+// <T, P>: T type of activations, P of the table. <double, double>, <float, float>, <Bf16, Bf16>,
+// <float, Bf16>.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/kernel_table.h"
+
+namespace adder {
+
+struct EmbedShape {
+  int64_t rows = 0;   // tokens
+  int64_t vocab = 0;  // rows of the table
+  int64_t width = 0;
+
+  void check() const;
+  Cost cost(Direction direction, Dtype dtype) const;
+  std::string describe() const;
+};
+
+template <class T, class P>
+struct EmbedForward {
+  const int32_t* ids = nullptr;  // (rows), each in [0, vocab): checked by the door
+  const P* table = nullptr;      // (vocab, width)
+  T* out = nullptr;              // (rows, width)
+};
+
+/// G: type of the incoming gradient is the residual's; dtable is accumulate_t<T>.
+template <class T>
+struct EmbedBackward {
+  const int32_t* ids = nullptr;
+  const accumulate_t<T>* g = nullptr;   // (rows, width)
+  accumulate_t<T>* dtable = nullptr;    // (vocab, width), added to
+};
+
+template <class T, class P>
+struct EmbedFunctions {
+  void (*forward)(const EmbedShape&, const EmbedForward<T, P>&, Exec);
+  void (*backward)(const EmbedShape&, const EmbedBackward<T>&, Exec);
+};
+template <class T, class P>
+using EmbedLine = Line<EmbedShape, EmbedFunctions<T, P>>;
+template <class T, class P>
+std::span<const EmbedLine<T, P>> embed_lines();
+template <class T, class P>
+void embed_forward(Context& context, const EmbedShape& shape, const EmbedForward<T, P>& args,
+                   const Choice& choice = {});
+template <class T, class P>
+void embed_backward(Context& context, const EmbedShape& shape, const EmbedBackward<T>& args,
+                    const Choice& choice = {});
+
+}  // namespace adder

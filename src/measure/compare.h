@@ -1,0 +1,40 @@
+// The tolerance rule of design.md section 6, element by element:
+//   |got - expected| <= max(2 E, 8 u S)
+// expected: the double-precision reference; E: |reference evaluated in the dtype - expected|; S: the
+// reference on absolute values; u: unit roundoff of the output type. Results below the smallest
+// normal number of the output type are allowed to flush to zero.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+
+namespace adder::measure {
+
+/// One output tensor, everything widened to double.
+struct OutputCheck {
+  std::string name;
+  Dtype dtype = Dtype::f32;
+  std::vector<double> got;
+  std::vector<double> expected;   // reference in double
+  std::vector<double> evaluated;  // reference in the dtype (may be empty: E = 0)
+  std::vector<double> absolute;   // reference on absolute values
+};
+
+/// The worst element over all outputs of one check. Passes when worst <= 1.
+struct Comparison {
+  double worst = 0;       // max of error / limit; infinity where got is not finite and should be
+  std::string worst_at;   // "du[17]: got 1.5, expected 1.25, limit 1e-7"
+  int64_t elements = 0;   // compared
+  std::vector<std::string> faults;  // canary overwritten, output not written, input changed, ...
+
+  bool passed() const { return worst <= 1.0 && faults.empty() && elements > 0; }
+  void add(const OutputCheck& output);
+  void add_fault(std::string fault) { faults.push_back(std::move(fault)); }
+  std::string describe() const;
+};
+
+}  // namespace adder::measure

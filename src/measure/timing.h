@@ -1,0 +1,19 @@
+// Wall-clock timing: the median of repeated runs and their spread.
+#pragma once
+
+#include <functional>
+
+namespace adder::measure {
+
+struct Timing {
+  double median_us = 0;
+  double spread = 0;  // (90th - 10th percentile) / median
+  int runs = 0;
+};
+
+/// Runs once to warm up, then at least `min_runs` times and `min_seconds` long (at most
+/// max_seconds).
+Timing time_runs(const std::function<void()>& run, int min_runs = 20, double min_seconds = 0.2,
+                 double max_seconds = 5.0);
+
+}  // namespace adder::measure

@@ -1,0 +1,61 @@
+// What the test driver and the bench driver read: every line of every family on every shape.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/kernel_table.h"
+#include "measure/compare.h"
+
+namespace adder::measure {
+
+/// How a variant is to be run.
+struct RunOptions {
+  int threads = 1;
+  uint64_t seed = 1;
+};
+
+/// Arguments of one call, allocated and filled, ready to be run again and again.
+class Prepared {
+ public:
+  virtual ~Prepared() = default;
+  virtual void run() = 0;
+};
+
+/// One line of a family's table in one direction on one shape.
+struct Variant {
+  std::string family;
+  LineInfo line;
+  Direction direction = Direction::forward;
+  std::string shape;  // describe() of the shape plus the options that are on
+  Cost cost;
+  /// False: the line does not accept the shape here (listed as skipped, never silent).
+  bool accepted = true;
+  /// Runs the line on poisoned, misaligned, guarded memory and compares every output, element by
+  /// element, with the double-precision reference under the tolerance rule.
+  std::function<Comparison(const RunOptions&)> check;
+  /// For timing: arguments filled with realistic random values.
+  std::function<std::unique_ptr<Prepared>(const RunOptions&)> prepare;
+  /// The reference on the same arguments ("ratio to the reference"), for the bench.
+  std::function<std::unique_ptr<Prepared>(const RunOptions&)> prepare_reference;
+};
+
+enum class Purpose : uint8_t { test, bench };
+
+/// All families' variants. test: many awkward shapes, small; bench: the shapes of real models.
+std::vector<Variant> all_variants(Purpose purpose);
+
+// One function a family, in <family>_variants.cpp.
+std::vector<Variant> s6_variants(Purpose purpose);
+std::vector<Variant> conv1d_variants(Purpose purpose);
+std::vector<Variant> norm_variants(Purpose purpose);
+std::vector<Variant> gemm_variants(Purpose purpose);
+std::vector<Variant> embed_variants(Purpose purpose);
+std::vector<Variant> pointwise_variants(Purpose purpose);
+std::vector<Variant> loss_variants(Purpose purpose);
+std::vector<Variant> optim_variants(Purpose purpose);
+
+}  // namespace adder::measure
