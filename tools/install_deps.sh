@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what building and testing need, if it is missing: Debian 12 and newer, Ubuntu 24.04 and newer.
+# Installs what building and testing need, if it is missing (Debian 12+, Ubuntu 24.04+).
 #   tools/install_deps.sh        what ./run and ./test need
 #   tools/install_deps.sh --ci   also what .ci/run and the thread sanitizer need
 set -euo pipefail
@@ -10,7 +10,7 @@ clang_format=19.1.7
 
 packages=(g++ cmake ninja-build ccache git ca-certificates xz-utils python3 gnuplot-nox
   libdnnl-dev libhwy-dev libtomlplusplus-dev libcli11-dev rapidjson-dev libfmt-dev libgtest-dev)
-# The thread sanitizer wants clang's own OpenMP (gcc's gives false reports) and its symbolizer (llvm-19).
+# The thread sanitizer needs clang with its own OpenMP (gcc's gives false reports); llvm-19 symbolizes.
 ci_packages=(clang-19 clang-tidy-19 libclang-rt-19-dev libomp-19-dev llvm-19 python3-venv)
 
 die() { echo "install_deps: $*" >&2; exit 1; }
