@@ -21,7 +21,8 @@ while (($#)); do
   shift
 done
 ((EUID == 0)) || { echo "fresh_machine: run it as root" >&2; exit 1; }
-command -v mmdebstrap >/dev/null || { echo "fresh_machine: apt-get install mmdebstrap" >&2; exit 1; }
+command -v mmdebstrap >/dev/null ||
+  { echo "fresh_machine: apt-get install mmdebstrap" >&2; exit 1; }
 
 dir=$(mktemp -d -t adder-fresh.XXXXXX)
 root=$dir/root
@@ -43,8 +44,8 @@ cp /etc/resolv.conf "$root/etc/resolv.conf"
 
 git clone -q "$repo" "$root/adder"
 
-# inside WORDS...: a command in the root. The mounts live in a mount namespace of their own and die with
-# the command, so that no rm can reach through them and nothing is left behind.
+# inside WORDS...: a command in the root. The mounts live in a mount namespace of their own and die
+# with the command, so that no rm can reach through them and nothing is left behind.
 inside() {
   unshare --mount --pid --fork --kill-child bash -euc '
     root=$1; shift
