@@ -10,7 +10,7 @@ clang_format=19.1.7
 
 packages=(g++ cmake ninja-build ccache git ca-certificates xz-utils python3 gnuplot-nox
   libdnnl-dev libhwy-dev libtomlplusplus-dev libcli11-dev rapidjson-dev libfmt-dev libgtest-dev)
-# The thread sanitizer needs clang and its own OpenMP (gcc's gives false reports), llvm-19 for names.
+# The thread sanitizer needs clang and its own OpenMP (gcc reports falsely); llvm-19 gives names.
 ci_packages=(clang-19 clang-tidy-19 libclang-rt-19-dev libomp-19-dev llvm-19 python3-venv)
 
 die() { echo "install_deps: $*" >&2; exit 1; }
