@@ -33,9 +33,9 @@ class Buffer {
   int64_t bytes_ = 0;
 };
 
-/// A stack of aligned blocks. Planned before it is allocated: a default-constructed arena hands
-/// out no memory (null pointers) and only measures; run the same carving code over it, read
-/// peak_bytes(), then run it again over Arena(peak). Not thread-safe.
+/// A stack of aligned blocks. Planned before it is allocated: a default-constructed arena has no
+/// memory and only measures (its pointers are distinct, aligned and must not be dereferenced); run
+/// the same code over it, read peak_bytes(), then run it again over Arena(peak). Not thread-safe.
 class Arena {
  public:
   Arena() = default;
@@ -52,7 +52,7 @@ class Arena {
     const int64_t begin = used_;
     used_ += align_up(count * static_cast<int64_t>(sizeof(T)));
     if (used_ > peak_) peak_ = used_;
-    if (measuring_) return nullptr;
+    if (measuring_) return reinterpret_cast<T*>(kMeasuringBase + begin);
     ADDER_CHECK(used_ <= buffer_.bytes());
     return reinterpret_cast<T*>(buffer_.data() + begin);
   }
@@ -71,6 +71,8 @@ class Arena {
   };
 
  private:
+  static constexpr int64_t kMeasuringBase = 1 << 20;
+
   Buffer buffer_;
   int64_t used_ = 0;
   int64_t peak_ = 0;

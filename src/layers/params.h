@@ -1,0 +1,107 @@
+// Parameters: what a layer lists once and everything else reads (design.md 1.4).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+
+namespace adder {
+
+enum class ParamKind : uint8_t { matrix, embedding, conv, vector, decay };
+
+/// How a parameter starts (math.md 7.7). The random stream is the parameter's name.
+struct InitSpec {
+  enum class Kind : uint8_t {
+    zeros,
+    ones,
+    constant,      // a
+    normal,        // N(0, a^2)
+    uniform,       // U(-a, a)
+    a_log_range,   // log(column + 1): S4D-Real
+    a_log_uniform, // log U(a, b): Mamba-2
+    dt_bias,       // inverse softplus of max(exp(U(log a, log b)), floor)
+  };
+  Kind kind = Kind::zeros;
+  double a = 0;
+  double b = 0;
+  double floor = 0;
+};
+
+struct ParamInfo {
+  std::string name;            // full name in the file layout: "backbone.layers.0.mixer.D"
+  std::vector<int64_t> shape;  // as in the file
+  ParamKind kind = ParamKind::vector;
+  InitSpec init;
+  bool decay = false;        // weight decay applies
+  bool trainable = true;
+  bool keep_fp32 = true;     // never stored narrower than fp32 while training
+  bool quantizable = false;
+  int split_axis = -1;       // tensor parallelism: axis to cut, -1 none
+  int64_t split_unit = 1;    // ... in multiples of this
+  std::string alias_of;      // shares the storage of that parameter (tied head)
+
+  int64_t count() const {
+    int64_t product = 1;
+    for (const int64_t extent : shape) product *= extent;
+    return product;
+  }
+};
+
+/// A product weight (rows = outputs, columns = inputs). Block types, scales and adapters come with
+/// quantization and fine-tuning; layers/linear is the only reader.
+struct Matrix {
+  const void* data = nullptr;
+  Dtype type = Dtype::f32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t stride = 0;  // elements between rows
+
+  explicit operator bool() const { return data != nullptr; }
+  template <class P>
+  const P* as() const {
+    return static_cast<const P*>(data);
+  }
+};
+
+/// The parameters of a model and where each lies in a flat array (offsets in elements, each a
+/// multiple of 16). Aliases have the offset of what they alias.
+class ParamTable {
+ public:
+  /// Throws Error on a duplicate name or an alias of nothing.
+  int64_t add(ParamInfo info);
+  /// Index or -1.
+  int64_t find(const std::string& name) const;
+  const std::vector<ParamInfo>& infos() const { return infos_; }
+  ParamInfo& info(int64_t index) { return infos_[static_cast<size_t>(index)]; }
+  const ParamInfo& info(int64_t index) const { return infos_[static_cast<size_t>(index)]; }
+  int64_t offset(int64_t index) const { return offsets_[static_cast<size_t>(index)]; }
+  int64_t size() const { return static_cast<int64_t>(infos_.size()); }
+  /// Elements of the flat array.
+  int64_t total() const { return total_; }
+  /// Parameters, aliases counted once and padding not at all.
+  int64_t parameter_count() const;
+
+ private:
+  std::vector<ParamInfo> infos_;
+  std::vector<int64_t> offsets_;
+  int64_t total_ = 0;
+};
+
+/// Fills `out` (info.count() elements) with the parameter's start values: the same for every
+/// device and thread count.
+template <class Acc>
+void initialize_parameter(const ParamInfo& info, uint64_t seed, Acc* out);
+
+/// What a layer's field list is shown: declare (build the table), then bind (set the pointers).
+/// Weights fields are Matrix or const Acc*; gradient fields are Acc*.
+template <class Acc>
+class ParamVisitor {
+ public:
+  virtual ~ParamVisitor() = default;
+  virtual void matrix(Matrix& weight, Acc*& grad, ParamInfo info) = 0;
+  virtual void vector(const Acc*& weight, Acc*& grad, ParamInfo info) = 0;
+};
+
+}  // namespace adder
