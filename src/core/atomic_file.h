@@ -57,8 +57,8 @@ class AtomicFile {
 void write_file_atomically(const std::string& path, std::span<const std::byte> bytes);
 void write_file_atomically(const std::string& path, std::string_view text);
 
-/// Removes temporaries that killed processes left in `directory` (those whose process is gone).
-/// Returns how many.
+/// Removes the temporaries that killed processes left in `directory`, told from live ones by their
+/// lock. Returns how many.
 int64_t remove_stale_temporaries(const std::string& directory);
 
 }  // namespace adder
