@@ -13,6 +13,7 @@
 
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "core/dtype.h"
 
@@ -85,7 +86,7 @@ HWY_INLINE void store_n(V<D> value, D d, T* to, size_t n) {
 /// 2^x for x < 128: relative error below 1.2e-7 while 2^x is normal, 0 below 2^-126 (decays flush
 /// to zero, math.md 0.5), NaN for NaN. Polynomial: least squares of the relative error of 2^f on
 /// [-1/2, 1/2], 1.6e-8 with these rounded coefficients.
-template <class D, HWY_IF_F32_D(D)>
+template <class D, std::enable_if_t<sizeof(hn::TFromD<D>) == 4>* = nullptr>
 HWY_INLINE V<D> exp2_word(D d, V<D> x) {
   const hn::RebindToSigned<D> di;
   const auto magic = hn::Set(d, 0x1.8p23f);
@@ -104,7 +105,7 @@ HWY_INLINE V<D> exp2_word(D d, V<D> x) {
 }
 
 /// 2^x in double, x < 1024: relative error below 2^-51, 0 below 2^-1022.
-template <class D, HWY_IF_F64_D(D)>
+template <class D, std::enable_if_t<sizeof(hn::TFromD<D>) == 8>* = nullptr>
 HWY_INLINE V<D> exp2_word(D d, V<D> x) {
   const hn::RebindToSigned<D> di;
   const auto magic = hn::Set(d, 0x1.8p52);
