@@ -1,0 +1,73 @@
+// The residual stack behind LanguageModel, for one storage type T and residual type R.
+#pragma once
+
+#include <functional>
+
+#include "kernels/norm/norm.h"
+#include "models/language_model.h"
+
+namespace adder {
+
+/// One residual branch: r += x; x = mixer(norm(r)).
+template <class T>
+struct Branch {
+  using Acc = accumulate_t<T>;
+  std::string norm_name;     // "backbone.layers.0.norm"
+  std::string mixer_prefix;  // "backbone.layers.0.mixer."
+  std::unique_ptr<Mixer<T>> mixer;
+  const Acc* norm_w = nullptr;
+  const Acc* norm_b = nullptr;  // LayerNorm only
+  Acc* norm_dw = nullptr;
+  Acc* norm_db = nullptr;
+};
+
+/// T: activations; R: the residual stream, accumulate_t<T> or T (residual_in_fp32).
+template <class T, class R>
+class Stack final : public LanguageModel<accumulate_t<T>> {
+ public:
+  using Acc = accumulate_t<T>;
+  explicit Stack(const ModelConfig& config);
+
+  void refresh_weights(Context& context) override;
+  void train_batch(Context& context, const TokenBatch& batch, const LossOptions& options,
+                   double gradient_scale, double* row_loss) override;
+  void evaluate(Context& context, const TokenBatch& batch, const LossOptions& options,
+                double* row_loss) const override;
+  void logits(Context& context, const TokenLayout& layout, const int32_t* ids, DecodeState* state,
+              bool last_only, Acc* out) const override;
+
+ protected:
+  std::vector<std::vector<StatePart>> state_parts() const override;
+  void bind() override;
+
+ private:
+  struct Saved;
+  struct NormSaved;
+  using Base = LanguageModel<Acc>;
+  void visit(ParamVisitor<Acc>& visitor);
+  void visit_norm(ParamVisitor<Acc>& visitor, const std::string& name, Branch<T>& branch);
+  NormShape norm_shape(int64_t rows) const;
+  NormSaved carve_norm(Context& context, int64_t rows) const;
+  void embed(Context& context, int64_t rows, const int32_t* ids, T* out) const;
+  void norm(Context& context, int64_t rows, const Branch<T>& branch, const T* x, const R* r_in,
+            const NormSaved& saved) const;
+  void norm_gradient(Context& context, int64_t rows, const Branch<T>& branch,
+                     const NormSaved& saved, const T* gy, R* dr, T* dx) const;
+  void backward(Context& context, const TokenBatch& batch, const Saved& saved, T* dhidden);
+  const T* hidden(Context& context, const TokenLayout& layout, const int32_t* ids,
+                  DecodeState* state) const;
+
+  std::vector<Branch<T>> branches_;
+  Branch<T> last_;  // norm_f; no mixer
+  Matrix embedding_;
+  Matrix head_;
+  Acc* embedding_grad_ = nullptr;
+  Acc* head_grad_ = nullptr;
+  Buffer compute_weights_;  // T copies of the matrices, at the offsets of the table
+};
+
+/// The residual branches that a config asks for: the one place that names mixers.
+template <class T>
+std::vector<Branch<T>> make_branches(const ModelConfig& config);
+
+}  // namespace adder
