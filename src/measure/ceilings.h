@@ -1,0 +1,48 @@
+// What this machine can do at best, measured: the denominators of "per cent of the floor". Every
+// figure is the best of several runs, since a ceiling is what was once reached. Thread-safe; each
+// figure is measured once a process and thread count, in about 0.1 s.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/kernel_table.h"
+
+namespace adder::measure {
+
+struct Ceilings {
+  int threads = 1;
+  std::string simd;             // the SIMD target in use while measuring
+  int64_t buffer_bytes = 0;     // what the two bandwidths streamed over: larger than the caches
+  double read_bytes_per_s = 0;  // reading
+  double copy_bytes_per_s = 0;  // read and written bytes together
+  double f32_flops_per_s = 0;   // multiply-adds, two operations each
+  double f64_flops_per_s = 0;
+  double bf16_flops_per_s = 0;
+  std::string bf16_by;          // "dot", "onednn" (matrix units), "f32" (no bf16 arithmetic)
+  double f32_exps_per_s = 0;    // exp2_word of core/simd-inl.h
+  double f64_exps_per_s = 0;
+
+  double flops_per_s(Dtype dtype) const;
+  double exps_per_s(Dtype dtype) const;
+};
+
+const Ceilings& ceilings(int threads);
+
+/// Bytes a second when a working set of `bytes` is read or copied over and over: that of its cache
+/// level, or of memory when it is larger than the caches. Working sets are rounded up to a power of
+/// two from 256 KiB on.
+double bandwidth_of_working_set(int64_t bytes, int threads);
+
+/// A shortest time and what bounds it.
+struct Floor {
+  double us = 0;
+  const char* bound = "";  // "bytes", "flops" or "exps"
+};
+/// The shortest time that the machine allows for `cost`. `arithmetic`: the type whose operations count (f32 for a bf16 kernel that computes in f32).
+Floor floor_of(const Cost& cost, Dtype arithmetic, int threads);
+
+/// One line a figure, for people.
+std::string describe(const Ceilings& ceilings);
+
+}  // namespace adder::measure
