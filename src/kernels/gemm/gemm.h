@@ -14,13 +14,13 @@
 namespace adder {
 
 struct GemmShape {
-  int64_t m = 0;              // rows of C
-  int64_t n = 0;              // columns of C
-  int64_t k = 0;              // inner extent
-  bool transpose_a = false;   // A is stored (k, m) instead of (m, k)
-  bool transpose_b = false;   // B is stored (n, k) instead of (k, n): a linear layer's weight
-  bool accumulate = false;    // add to C instead of overwriting it
-  bool bias = false;          // add bias[n] to every row
+  int64_t m = 0;             // rows of C
+  int64_t n = 0;             // columns of C
+  int64_t k = 0;             // inner extent
+  bool transpose_a = false;  // A is stored (k, m) instead of (m, k)
+  bool transpose_b = false;  // B is stored (n, k) instead of (k, n): a linear layer's weight
+  bool accumulate = false;   // add to C instead of overwriting it
+  bool bias = false;         // add bias[n] to every row
 
   void check() const;
   /// dtype: of A; b_type: of B.

@@ -1,0 +1,28 @@
+// How a product is cut into items: by its shape alone, so that the bits do not depend on threads.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace adder {
+
+/// One axis cut into `parts` nearly equal parts whose inner edges are multiples of kEdge. With
+/// extent >= 2 kEdge parts, every part holds at least kEdge elements.
+struct Cut {
+  static constexpr int64_t kEdge = 16;
+  int64_t extent = 0;
+  int64_t parts = 1;
+
+  /// Parts of about `target` elements; one part when the extent is short.
+  static Cut by_target(int64_t extent, int64_t target) {
+    const int64_t most = std::max<int64_t>(1, extent / (2 * kEdge));
+    const int64_t wanted = (extent + target - 1) / target;
+    return {extent, std::clamp<int64_t>(wanted, 1, most)};
+  }
+  int64_t begin(int64_t part) const {
+    return part == parts ? extent : extent * part / parts / kEdge * kEdge;
+  }
+  int64_t size(int64_t part) const { return begin(part + 1) - begin(part); }
+};
+
+}  // namespace adder

@@ -1,0 +1,193 @@
+#include "kernels/gemm/gemm.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "kernels/gemm/blocked.h"
+#include "kernels/gemm/onednn.h"
+#include "kernels/gemm/row_dots.h"
+
+namespace adder {
+namespace {
+
+// ---- the door --------------------------------------------------------------------------------
+
+void check_extent(const char* name, int64_t extent) {
+  if (extent < 0) {
+    throw Error({"negative extent", std::string("gemm ") + name, ">= 0", std::to_string(extent)});
+  }
+}
+
+void check_stride(const char* name, int64_t rows, int64_t columns, int64_t stride) {
+  if (rows > 1 && stride < columns) {
+    throw Error({"row stride below the row", std::string("gemm ") + name,
+                 fmt::format(">= {}", columns), std::to_string(stride)});
+  }
+}
+
+void check_present(const char* name, bool needed, const void* data) {
+  if (needed && data == nullptr) {
+    throw Error({"argument absent", std::string("gemm ") + name, "a pointer", "null"});
+  }
+}
+
+template <class TA, class TB, class TC>
+void check_args(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, bool measuring) {
+  const bool a_turned = shape.transpose_a, b_turned = shape.transpose_b;
+  check_stride("lda", a_turned ? shape.k : shape.m, a_turned ? shape.m : shape.k, args.lda);
+  check_stride("ldb", b_turned ? shape.n : shape.k, b_turned ? shape.k : shape.n, args.ldb);
+  check_stride("ldc", shape.m, shape.n, args.ldc);
+  if (measuring) return;
+  const bool any = shape.m > 0 && shape.n > 0;
+  check_present("a", any && shape.k > 0, args.a);
+  check_present("b", any && shape.k > 0, args.b);
+  check_present("c", any, args.c);
+  check_present("bias", any && shape.bias, args.bias);
+}
+
+// ---- the table -------------------------------------------------------------------------------
+
+constexpr int kOnednnClass = 1, kRowDotsClass = 2, kBlockedClass = 3;
+
+double flops_of(const GemmShape& shape) {
+  return 2.0 * static_cast<double>(shape.m) * static_cast<double>(shape.n) *
+         static_cast<double>(shape.k);
+}
+
+// The rates below are flops (or bytes) per microsecond of one core with 64-byte words, measured on
+// an AVX-512 machine (Granite Rapids class, 2 cores); narrower words scale them down. They rank
+// lines, nothing else.
+double core_rate(const Caps& caps, double rate) {
+  return rate * caps.vector_bytes / 64.0 * std::max(1, caps.threads);
+}
+
+bool onednn_accepts(const Caps&, const GemmShape& shape) {
+  return shape.m >= kOnednnRows && shape.n >= 1 && shape.k >= 1;
+}
+
+template <class TA>
+double onednn_us(const Caps& caps, const GemmShape& shape, Direction) {
+  const bool units = std::is_same_v<TA, Bf16> && (caps.amx_bf16 || caps.avx512_bf16);
+  return 4.0 + flops_of(shape) / core_rate(caps, units ? 300e3 : 150e3);
+}
+
+bool row_dots_accepts(const Caps&, const GemmShape& shape) {
+  return !shape.transpose_a && shape.transpose_b;
+}
+
+// Streams B once for four rows of A.
+template <class TB>
+double row_dots_us(const Caps& caps, const GemmShape& shape, Direction) {
+  const double passes = static_cast<double>((shape.m + 3) / 4);
+  const double bytes = passes * static_cast<double>(shape.n * shape.k) * sizeof(TB);
+  const double stream_us = bytes / (20e3 * std::max(1, caps.threads));
+  return 1.0 + std::max(stream_us, flops_of(shape) / core_rate(caps, 60e3));
+}
+
+bool blocked_accepts(const Caps&, const GemmShape&) { return true; }
+
+// Packing B costs about as much as eight rows of products.
+double blocked_us(const Caps& caps, const GemmShape& shape, Direction) {
+  const double packing = 16.0 * static_cast<double>(shape.n) * static_cast<double>(shape.k);
+  return 3.0 + (flops_of(shape) + packing) / core_rate(caps, 40e3);
+}
+
+int64_t no_scratch(const GemmShape&, Direction) { return 0; }
+
+template <class TA, class TB, class TC>
+bool has_forward(const GemmFunctions<TA, TB, TC>&, Direction direction) {
+  return direction == Direction::forward;
+}
+
+template <class TA, class TB, class TC>
+GemmLine<TA, TB, TC> onednn_line() {
+  constexpr bool kWidened = !std::is_same_v<TA, TB>;
+  return {{"onednn", Device::cpu, dtype_of<TA>, kOnednnClass},  onednn_accepts,   onednn_us<TA>,
+          kWidened ? onednn_widened_scratch_bytes : no_scratch, {onednn_forward}, has_forward};
+}
+
+template <class TA, class TB, class TC>
+GemmLine<TA, TB, TC> row_dots_line() {
+  return {{"row_dots", Device::cpu, dtype_of<TA>, kRowDotsClass},
+          row_dots_accepts,
+          row_dots_us<TB>,
+          no_scratch,
+          {row_dots_forward},
+          has_forward};
+}
+
+template <class TA, class TB, class TC>
+GemmLine<TA, TB, TC> blocked_line() {
+  return {{"blocked", Device::cpu, dtype_of<TA>, kBlockedClass},
+          blocked_accepts,
+          blocked_us,
+          no_scratch,
+          {blocked_forward},
+          has_forward};
+}
+
+}  // namespace
+
+void GemmShape::check() const {
+  check_extent("m", m);
+  check_extent("n", n);
+  check_extent("k", k);
+}
+
+Cost GemmShape::cost(Dtype dtype, Dtype b_type, Dtype c_type) const {
+  const auto product = [](int64_t x, int64_t y) {
+    return static_cast<double>(x) * static_cast<double>(y);
+  };
+  Cost cost;
+  cost.flops = flops_of(*this) + (bias ? product(m, n) : 0.0) + (accumulate ? product(m, n) : 0.0);
+  cost.bytes = product(m, k) * static_cast<double>(dtype_bytes(dtype)) +
+               product(k, n) * static_cast<double>(dtype_bytes(b_type)) +
+               product(m, n) * static_cast<double>(dtype_bytes(c_type)) * (accumulate ? 2.0 : 1.0);
+  return cost;
+}
+
+std::string GemmShape::describe() const {
+  return fmt::format("m{} n{} k{} {}{}{}{}", m, n, k, transpose_a ? 'T' : 'N',
+                     transpose_b ? 'T' : 'N', bias ? " bias" : "",
+                     accumulate ? " accumulate" : "");
+}
+
+template <class TA, class TB, class TC>
+std::span<const GemmLine<TA, TB, TC>> gemm_lines() {
+  if constexpr (std::is_same_v<TA, double>) {
+    static const std::array lines = {row_dots_line<TA, TB, TC>(), blocked_line<TA, TB, TC>()};
+    return lines;
+  } else {
+    static const std::array lines = {onednn_line<TA, TB, TC>(), row_dots_line<TA, TB, TC>(),
+                                     blocked_line<TA, TB, TC>()};
+    return lines;
+  }
+}
+
+template <class TA, class TB, class TC>
+void gemm(Context& context, const GemmShape& shape, const GemmArgs<TA, TB, TC>& args,
+          const Choice& choice) {
+  shape.check();
+  ADDER_CHECK(context.arena != nullptr);
+  check_args(shape, args, context.arena->measuring());
+  if (shape.m == 0 || shape.n == 0) return;
+  const auto& line = pick_line("gemm", gemm_lines<TA, TB, TC>(), context.caps(), shape,
+                               Direction::forward, choice);
+  run_line(context, line, shape, Direction::forward,
+           [&](Exec exec) { line.run.forward(shape, args, exec); });
+}
+
+#define ADDER_GEMM(TA, TB, TC)                                                            \
+  template std::span<const GemmLine<TA, TB, TC>> gemm_lines<TA, TB, TC>();                \
+  template void gemm<TA, TB, TC>(Context&, const GemmShape&, const GemmArgs<TA, TB, TC>&, \
+                                 const Choice&);
+ADDER_GEMM(double, double, double)
+ADDER_GEMM(float, float, float)
+ADDER_GEMM(Bf16, Bf16, Bf16)
+ADDER_GEMM(Bf16, Bf16, float)
+ADDER_GEMM(float, Bf16, float)
+#undef ADDER_GEMM
+
+}  // namespace adder

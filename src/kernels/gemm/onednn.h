@@ -1,0 +1,21 @@
+// oneDNN's products, cut into tiles by shape; each tile runs on one thread. Only onednn.cpp sees
+// the library. Bits of a row of C do not depend on the number of rows for m >= kOnednnRows.
+#pragma once
+
+#include "kernels/gemm/gemm.h"
+
+namespace adder {
+
+/// Below this many rows, and for one column, oneDNN switches to kernels with another order of
+/// summation (its small-m and matrix-vector paths).
+inline constexpr int64_t kOnednnRows = 16;
+
+void onednn_forward(const GemmShape& shape, const GemmArgs<float, float, float>& args, Exec exec);
+/// Widens B to fp32 a block of columns at a time, in scratch.
+void onednn_forward(const GemmShape& shape, const GemmArgs<float, Bf16, float>& args, Exec exec);
+void onednn_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, Bf16>& args, Exec exec);
+void onednn_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, float>& args, Exec exec);
+
+int64_t onednn_widened_scratch_bytes(const GemmShape& shape, Direction direction);
+
+}  // namespace adder
