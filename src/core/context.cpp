@@ -2,19 +2,29 @@
 
 #include <sched.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "core/simd_targets.h"
 
 namespace adder {
 namespace {
 
+// CPUID leaf 7, both subleaves; whether the system saves the wide registers is Highway's business
+// (vector_bytes), so a bit counts only together with 64-byte words.
 Caps probe() {
   Caps caps;
   caps.vector_bytes = simd_vector_bytes();
-#if defined(__x86_64__) && defined(__GNUC__)
-  caps.avx512_vnni = __builtin_cpu_supports("avx512vnni") != 0;
-#if !defined(__clang__)
-  caps.avx512_bf16 = __builtin_cpu_supports("avx512bf16") != 0;
-#endif
+#if defined(__x86_64__)
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (caps.vector_bytes >= 64 && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0) {
+    caps.avx512_vnni = (ecx >> 11 & 1) != 0;
+    caps.amx_bf16 = (edx >> 22 & 1) != 0 && (edx >> 24 & 1) != 0;
+    if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0) {
+      caps.avx512_bf16 = (eax >> 5 & 1) != 0;
+    }
+  }
 #endif
   return caps;
 }
