@@ -150,8 +150,7 @@ Cost GemmShape::cost(Dtype dtype, Dtype b_type, Dtype c_type) const {
 
 std::string GemmShape::describe() const {
   return fmt::format("m{} n{} k{} {}{}{}{}", m, n, k, transpose_a ? 'T' : 'N',
-                     transpose_b ? 'T' : 'N', bias ? " bias" : "",
-                     accumulate ? " accumulate" : "");
+                     transpose_b ? 'T' : 'N', bias ? " bias" : "", accumulate ? " accumulate" : "");
 }
 
 template <class TA, class TB, class TC>
