@@ -11,14 +11,12 @@
 namespace adder {
 namespace {
 
-// CPUID leaf 7, both subleaves; whether the system saves the wide registers is Highway's business
-// (vector_bytes), so a bit counts only together with 64-byte words.
-Caps probe() {
+// CPUID leaf 7, both subleaves, asked once: in a virtual machine it costs microseconds.
+Caps probe_cpuid() {
   Caps caps;
-  caps.vector_bytes = simd_vector_bytes();
 #if defined(__x86_64__)
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  if (caps.vector_bytes >= 64 && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0) {
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0) {
     caps.avx512_vnni = (ecx >> 11 & 1) != 0;
     caps.amx_bf16 = (edx >> 22 & 1) != 0 && (edx >> 24 & 1) != 0;
     if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0) {
@@ -26,6 +24,20 @@ Caps probe() {
     }
   }
 #endif
+  return caps;
+}
+
+// The AVX-512 bits count only while 64-byte words are in use: Highway knows whether the system
+// saves them, and tests force narrower targets.
+Caps probe() {
+  static const Caps kCpu = probe_cpuid();
+  Caps caps;
+  caps.vector_bytes = simd_vector_bytes();
+  if (caps.vector_bytes >= 64) {
+    caps.avx512_vnni = kCpu.avx512_vnni;
+    caps.avx512_bf16 = kCpu.avx512_bf16;
+    caps.amx_bf16 = kCpu.amx_bf16;
+  }
   return caps;
 }
 
