@@ -15,12 +15,13 @@
 namespace adder {
 
 struct Conv1dShape {
-  int64_t batch = 1;      // packed: 1
+  int64_t batch = 1;  // packed: 1
   int64_t len = 0;
   int64_t channels = 0;
   int64_t width = 4;      // >= 1
   int64_t sequences = 0;  // > 0: packed by cu_seqlens
   bool silu = true;
+  bool strided = false;  // some view has a channel stride other than 1: set by the doors
 
   bool packed() const { return sequences > 0; }
   int64_t state_rows() const { return packed() ? sequences : batch; }
@@ -32,10 +33,10 @@ struct Conv1dShape {
 template <class T>
 struct Conv1dInputs {
   using Acc = accumulate_t<T>;
-  TokenView<const T> x;         // (batch, len, channels)
-  const Acc* w = nullptr;       // (channels, width)
-  const Acc* bias = nullptr;    // (channels) or absent
-  const T* s0 = nullptr;        // (slots, width - 1, channels) or absent: 0
+  TokenView<const T> x;                  // (batch, len, channels)
+  const Acc* w = nullptr;                // (channels, width)
+  const Acc* bias = nullptr;             // (channels) or absent
+  const T* s0 = nullptr;                 // (slots, width - 1, channels) or absent: 0
   const int32_t* cu_seqlens = nullptr;   // (sequences + 1), packed only
   const int32_t* state_index = nullptr;  // (state_rows): slot of s0 and sT; absent: row r
   const int32_t* order = nullptr;        // (len): token visited at step t; absent: t
@@ -52,12 +53,12 @@ template <class T>
 struct Conv1dBackward {
   using Acc = accumulate_t<T>;
   Conv1dInputs<T> in;
-  TokenView<const T> gy;     // (batch, len, channels)
-  const T* gsT = nullptr;    // (state_rows, width - 1, channels) or absent: 0; not slot-indexed
-  TokenView<T> dx;           // written
-  Acc* dw = nullptr;         // (channels, width), written; may be absent
-  Acc* dbias = nullptr;      // (channels), written; may be absent
-  T* ds0 = nullptr;          // (state_rows, width - 1, channels), written; may be absent
+  TokenView<const T> gy;   // (batch, len, channels)
+  const T* gsT = nullptr;  // (state_rows, width - 1, channels) or absent: 0; not slot-indexed
+  TokenView<T> dx;         // written
+  Acc* dw = nullptr;       // (channels, width), written; may be absent
+  Acc* dbias = nullptr;    // (channels), written; may be absent
+  T* ds0 = nullptr;        // (state_rows, width - 1, channels), written; may be absent
 };
 
 template <class T>

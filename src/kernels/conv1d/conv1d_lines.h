@@ -1,0 +1,56 @@
+// Private to the room: how the work is cut, and the functions behind the table lines.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/conv1d/conv1d.h"
+
+namespace adder {
+
+/// The cut into items, one per (row, time tile, channel tile): by shape only, so that the bits do
+/// not depend on the thread count.
+struct Conv1dTiles {
+  static constexpr int64_t kChannels = 256;    // of one item: 1 KiB of a float row
+  static constexpr int64_t kStackWidth = 16;   // widest filter whose work rows fit on the stack
+  static constexpr int64_t kRowBytes = 64;     // one channel vector of the widest target
+  static constexpr int64_t kMinTokens = 128;   // 128 rows of one vector: 8 KiB, a sixth of L1
+  static constexpr int64_t kSerial = 1 << 14;  // elements below which a thread team costs more
+
+  int64_t tokens;         // of one time tile: wide filters get longer tiles, the halo is recomputed
+  int64_t time_tiles;     // of one row
+  int64_t channel_tiles;  // of one token
+  int64_t padded;         // channels rounded up to whole vectors of any target
+
+  explicit Conv1dTiles(const Conv1dShape& shape)
+      : tokens(std::max(kMinTokens, (4 * shape.width + 63) / 64 * 64)),
+        time_tiles((shape.len + tokens - 1) / tokens),
+        channel_tiles((shape.channels + kChannels - 1) / kChannels),
+        padded((shape.channels + 15) / 16 * 16) {}
+
+  int64_t items(const Conv1dShape& shape) const { return shape.batch * time_tiles * channel_tiles; }
+  /// Work rows of one item: inputs with both halos, ga with one, weights and weights reversed.
+  int64_t work_rows(int64_t width) const { return 2 * tokens + 3 * (width - 1) + 2 * width; }
+  /// Threads worth waking: no influence on the bits.
+  static int threads(const Conv1dShape& shape, int available) {
+    return shape.batch * shape.len * shape.channels < kSerial ? 1 : available;
+  }
+};
+
+int64_t conv1d_scratch_bytes(const Conv1dShape& shape, Direction direction, Dtype dtype);
+
+// "tiled": channel stride 1 everywhere. "direct": any channel stride, lane-wise loads.
+void conv1d_tiled_forward(const Conv1dShape&, const Conv1dForward<double>&, Exec);
+void conv1d_tiled_forward(const Conv1dShape&, const Conv1dForward<float>&, Exec);
+void conv1d_tiled_forward(const Conv1dShape&, const Conv1dForward<Bf16>&, Exec);
+void conv1d_tiled_backward(const Conv1dShape&, const Conv1dBackward<double>&, Exec);
+void conv1d_tiled_backward(const Conv1dShape&, const Conv1dBackward<float>&, Exec);
+void conv1d_tiled_backward(const Conv1dShape&, const Conv1dBackward<Bf16>&, Exec);
+void conv1d_direct_forward(const Conv1dShape&, const Conv1dForward<double>&, Exec);
+void conv1d_direct_forward(const Conv1dShape&, const Conv1dForward<float>&, Exec);
+void conv1d_direct_forward(const Conv1dShape&, const Conv1dForward<Bf16>&, Exec);
+void conv1d_direct_backward(const Conv1dShape&, const Conv1dBackward<double>&, Exec);
+void conv1d_direct_backward(const Conv1dShape&, const Conv1dBackward<float>&, Exec);
+void conv1d_direct_backward(const Conv1dShape&, const Conv1dBackward<Bf16>&, Exec);
+
+}  // namespace adder
