@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/mapped_file.h"
 
 namespace adder {
 
@@ -57,5 +58,18 @@ bool tensor_bytes(std::span<const int64_t> shape, Dtype dtype, int64_t* bytes);
 template <class T>
 void convert_elements(Dtype from, const std::byte* source, int64_t count, T* out,
                       std::string_view where);
+
+/// Reads a tensor whose elements begin at byte `offset` of `file`, as T, without touching the
+/// mapping. `out` holds info.elements().
+template <class T>
+void read_elements(const MappedFile& file, int64_t offset, const TensorInfo& info, T* out,
+                   std::string_view where);
+
+/// A name from a file as it may stand in a message: quoted, without control characters, cut when
+/// long.
+std::string quoted_name(std::string_view name);
+
+/// "FILE: tensor 'NAME'", the `where` of errors.
+std::string tensor_where(std::string_view path, std::string_view name);
 
 }  // namespace adder
