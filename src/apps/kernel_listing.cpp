@@ -1,0 +1,90 @@
+#include "apps/kernel_listing.h"
+
+#include <algorithm>
+
+#include "kernels/conv1d/conv1d.h"
+#include "kernels/embed/embed.h"
+#include "kernels/gemm/gemm.h"
+#include "kernels/loss/loss.h"
+#include "kernels/norm/norm.h"
+#include "kernels/optim/optim.h"
+#include "kernels/pointwise/pointwise.h"
+#include "kernels/s6/s6.h"
+
+namespace adder::apps {
+namespace {
+
+template <class... Types>
+std::string type_names() {
+  std::string names;
+  ((names += (names.empty() ? "" : " ") + std::string(dtype_name(dtype_of<Types>))), ...);
+  return names;
+}
+
+template <class L>
+void append(std::vector<KernelRow>& rows, const char* family, std::span<const L> lines,
+            const std::string& types) {
+  for (const L& line : lines) {
+    KernelRow row{family, line.info, types, {}};
+    for (const Direction direction : {Direction::forward, Direction::backward, Direction::step}) {
+      if (line.has(line.run, direction)) row.directions.push_back(direction);
+    }
+    rows.push_back(std::move(row));
+  }
+}
+
+template <class T>
+void append_single_type(std::vector<KernelRow>& rows) {
+  const std::string types = type_names<T>();
+  append(rows, "s6", s6_lines<T>(), types);
+  append(rows, "conv1d", conv1d_lines<T>(), types);
+  append(rows, "gated_norm", gated_norm_lines<T>(), types);
+  append(rows, "gate", gate_lines<T>(), types);
+  append(rows, "loss", loss_lines<T>(), types);
+}
+
+// Activations, then the residual stream.
+template <class T, class R>
+void append_norm(std::vector<KernelRow>& rows) {
+  append(rows, "norm", norm_lines<T, R>(), type_names<T, R>());
+}
+
+// Activations, then the table.
+template <class T, class P>
+void append_embed(std::vector<KernelRow>& rows) {
+  append(rows, "embed", embed_lines<T, P>(), type_names<T, P>());
+}
+
+template <class TA, class TB, class TC>
+void append_gemm(std::vector<KernelRow>& rows) {
+  append(rows, "gemm", gemm_lines<TA, TB, TC>(), type_names<TA, TB, TC>());
+}
+
+}  // namespace
+
+std::vector<KernelRow> kernel_rows() {
+  std::vector<KernelRow> rows;
+  append_single_type<double>(rows);
+  append_single_type<float>(rows);
+  append_single_type<Bf16>(rows);
+  append_norm<double, double>(rows);
+  append_norm<float, float>(rows);
+  append_norm<Bf16, float>(rows);
+  append_norm<Bf16, Bf16>(rows);
+  append_embed<double, double>(rows);
+  append_embed<float, float>(rows);
+  append_embed<Bf16, Bf16>(rows);
+  append_embed<float, Bf16>(rows);
+  append_gemm<double, double, double>(rows);
+  append_gemm<float, float, float>(rows);
+  append_gemm<Bf16, Bf16, Bf16>(rows);
+  append_gemm<Bf16, Bf16, float>(rows);
+  append_gemm<float, Bf16, float>(rows);
+  append(rows, "optim", optim_lines<double>(), type_names<double>());
+  append(rows, "optim", optim_lines<float>(), type_names<float>());
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const KernelRow& a, const KernelRow& b) { return a.family < b.family; });
+  return rows;
+}
+
+}  // namespace adder::apps

@@ -1,0 +1,197 @@
+#include "apps/op.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+
+#include "apps/commands.h"
+#include "apps/output.h"
+#include "formats/json.h"
+
+namespace adder::apps {
+namespace {
+
+struct Op {
+  const char* name;
+  void (*run)(const OpRequest&, OpInputs&, OpOutputs&);
+};
+constexpr Op kOps[] = {
+    {"s6", run_s6_op},
+    {"conv1d", run_conv1d_op},
+};
+
+// Outputs and upstream gradients, which an input file may carry along (the goldens do).
+constexpr std::string_view kCarried[] = {"y", "hT", "sT", "gy", "ghT", "gsT"};
+
+struct OpOptions {
+  std::string name;
+  std::string input;
+  std::string output;
+  std::string dtype = "f64";
+  std::string impl;
+  int threads = 0;
+  bool grads = false;
+  bool json = false;
+};
+
+const Op& find_op(const std::string& name) {
+  std::vector<std::string> known;
+  for (const Op& op : kOps) {
+    if (name == op.name) return op;
+    known.emplace_back(op.name);
+  }
+  const std::string nearest = nearest_name(name, known);
+  throw UsageError({"unknown operator", "op", fmt::format("{}", fmt::join(known, ", ")),
+                    name + (nearest.empty() ? "" : " (did you mean " + nearest + "?)")});
+}
+
+Dtype dtype_option(const std::string& name) {
+  if (name == "f64" || name == "f32" || name == "bf16") return dtype_from_name(name);
+  throw UsageError({"unknown type", "--dtype", "f64, f32 or bf16", name});
+}
+
+void print_summary(const OpOptions& options, const OpRequest& request, const OpOutputs& out) {
+  JsonValue tensors = JsonValue::array();
+  for (const TensorSource& tensor : out.tensors()) {
+    JsonValue shape = JsonValue::array();
+    for (const int64_t size : tensor.shape) shape.push(size);
+    tensors.push(JsonValue::object()
+                     .set("name", tensor.name)
+                     .set("dtype", stored_dtype_name(tensor.dtype))
+                     .set("shape", shape));
+  }
+  JsonValue summary = JsonValue::object();
+  summary.set("op", options.name)
+      .set("dtype", dtype_name(request.dtype))
+      .set("impl", request.reference() ? std::string(OpRequest::kReference)
+                                       : (request.impl.empty() ? "any" : request.impl))
+      .set("grads", request.grads)
+      .set("output", options.output)
+      .set("tensors", tensors);
+  put_line(write_json(summary, {0, JsonNonFinite::tagged}));
+}
+
+void run_op(const OpOptions& options) {
+  const Op& op = find_op(options.name);
+  OpRequest request;
+  request.dtype = dtype_option(options.dtype);
+  request.grads = options.grads;
+  request.impl = options.impl;
+  request.threads = options.threads > 0 ? options.threads : available_threads();
+  OpInputs in(options.input);
+  OpOutputs out;
+  op.run(request, in, out);
+  for (const std::string& name : in.unknown_names()) {
+    const std::string nearest = nearest_name(name, in.asked());
+    std::fprintf(stderr, "adder: note: %s: tensor '%s' is no input of %s%s: ignored\n",
+                 options.input.c_str(), name.c_str(), op.name,
+                 nearest.empty() ? "" : (" (did you mean '" + nearest + "'?)").c_str());
+  }
+  write_safetensors(options.output, out.tensors());
+  if (options.json) print_summary(options, request, out);
+}
+
+}  // namespace
+
+bool OpInputs::has(std::string_view name) {
+  if (std::find(asked_.begin(), asked_.end(), name) == asked_.end()) asked_.emplace_back(name);
+  return file_.has(name);
+}
+
+std::vector<int64_t> OpInputs::sizes(std::string_view name,
+                                     std::initializer_list<const char*> names) {
+  has(name);  // known from here on
+  const TensorInfo info = file_.info(name);
+  if (info.shape.size() != names.size()) {
+    fail(name, "wrong number of dimensions", fmt::format("[{}]", fmt::join(names, ", ")),
+         shape_text(info.shape));
+  }
+  return info.shape;
+}
+
+template <class T>
+OpArray<T> OpInputs::read(std::string_view name, const std::vector<int64_t>& shape) {
+  has(name);
+  const TensorInfo info = file_.info(name);
+  if (info.shape != shape) fail(name, "wrong shape", shape_text(shape), shape_text(info.shape));
+  OpArray<T> array(shape);
+  file_.read_as(name, array.data());
+  return array;
+}
+
+template OpArray<double> OpInputs::read(std::string_view, const std::vector<int64_t>&);
+template OpArray<float> OpInputs::read(std::string_view, const std::vector<int64_t>&);
+template OpArray<Bf16> OpInputs::read(std::string_view, const std::vector<int64_t>&);
+template OpArray<int32_t> OpInputs::read(std::string_view, const std::vector<int64_t>&);
+
+bool OpInputs::flag(std::string_view name, bool fallback) {
+  if (!has(name)) return fallback;
+  const TensorInfo info = file_.info(name);
+  if (info.elements() != 1) fail(name, "not a flag", "one element", shape_text(info.shape));
+  int64_t value = 0;
+  if (info.dtype == Dtype::boolean) {
+    value = static_cast<int64_t>(file_.data(name)[0]);
+  } else {
+    file_.read_as(name, &value);
+  }
+  if (value != 0 && value != 1) fail(name, "not a flag", "0 or 1", std::to_string(value));
+  return value == 1;
+}
+
+OpArray<int32_t> OpInputs::sequence_starts(int64_t batch, int64_t len) {
+  constexpr std::string_view kName = "cu_seqlens";
+  if (!has(kName)) return {};
+  const std::vector<int64_t> shape = sizes(kName, {"sequences + 1"});
+  if (shape[0] < 2) fail(kName, "wrong shape", "at least 2 entries", shape_text(shape));
+  if (batch != 1) fail(kName, "packed sequences", "batch 1", std::to_string(batch));
+  OpArray<int32_t> starts = read<int32_t>(kName, shape);
+  const int32_t* begin = starts.data();
+  const int32_t* end = begin + shape[0];
+  if (*begin != 0 || end[-1] != len || !std::is_sorted(begin, end)) {
+    fail(kName, "wrong sequence bounds", fmt::format("ascending from 0 to the length {}", len),
+         fmt::format("[{}]", fmt::join(begin, end, ", ")));
+  }
+  return starts;
+}
+
+void OpInputs::fail(std::string_view name, std::string what, std::string expected,
+                    std::string got) const {
+  throw Error({std::move(what), fmt::format("{}: tensor '{}'", file_.path(), name),
+               std::move(expected), std::move(got)});
+}
+
+std::vector<std::string> OpInputs::unknown_names() const {
+  std::vector<std::string> unknown;
+  for (const std::string& name : file_.names()) {
+    const bool carried =
+        name.rfind("d_", 0) == 0 ||
+        std::find(std::begin(kCarried), std::end(kCarried), name) != std::end(kCarried);
+    const bool asked = std::find(asked_.begin(), asked_.end(), name) != asked_.end();
+    if (!carried && !asked) unknown.push_back(name);
+  }
+  return unknown;
+}
+
+void add_op_command(CLI::App& app) {
+  auto options = std::make_shared<OpOptions>();
+  CLI::App* command = app.add_subcommand("op", "Run one operator on tensors from a file");
+  std::string names;
+  for (const Op& op : kOps) names += (names.empty() ? "" : ", ") + std::string(op.name);
+  command->add_option("NAME", options->name, "The operator: " + names)->required();
+  command->add_option("--input", options->input, "Inputs, safetensors; an absent one is off")
+      ->required();
+  command->add_option("--output", options->output, "Outputs, safetensors")->required();
+  command->add_flag("--grads", options->grads,
+                    "Read the upstream gradients gy, ghT, gsT and write d_<input>");
+  command->add_option("--dtype", options->dtype, "f64 (default), f32 or bf16");
+  command->add_option("--impl", options->impl,
+                      "A line of `adder info kernels`, or reference (default in f64)");
+  command->add_option("--threads", options->threads, "Threads (default: all cores)")
+      ->check(CLI::Range(1, 4096));
+  command->add_flag("--json", options->json, "Print what was written as JSON");
+  command->callback([options] { run_op(*options); });
+}
+
+}  // namespace adder::apps
