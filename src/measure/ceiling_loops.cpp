@@ -79,7 +79,8 @@ double exponentials(int64_t rounds, double* sink) {
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   HWY_ALIGN C in[kCount];
   HWY_ALIGN C out[kCount];
-  for (int64_t i = 0; i < kCount; ++i) in[i] = static_cast<C>(-10.0 * static_cast<double>(i) / kCount);
+  for (int64_t i = 0; i < kCount; ++i)
+    in[i] = static_cast<C>(-10.0 * static_cast<double>(i) / kCount);
   for (int64_t round = 0; round < rounds; ++round) {
     for (int64_t i = 0; i < kCount; i += 4 * lanes) {
       for (int64_t j = 0; j < 4; ++j) {

@@ -86,9 +86,7 @@ Bandwidth measure_bandwidth(int64_t bytes, int threads) {
   madvise(base, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // fewer page walks; a hint
   const int64_t part = std::max(bytes / threads / (2 * kPage), int64_t{1}) * 2 * kPage;
   const int parts = static_cast<int>(std::min<int64_t>(threads, bytes / part));
-  parallel_for(parts, parts, [&](int64_t t) {
-    std::fill_n(base + t * part, part, std::byte{0});
-  });
+  parallel_for(parts, parts, [&](int64_t t) { std::fill_n(base + t * part, part, std::byte{0}); });
   // Small working sets are repeated inside one timed run, so that it takes about 1 ms or more.
   const int64_t repeats = std::max<int64_t>(1, (int64_t{1} << 24) / bytes);
   const double moved = static_cast<double>(part) * parts * static_cast<double>(repeats);
@@ -100,9 +98,13 @@ Bandwidth measure_bandwidth(int64_t bytes, int threads) {
     });
     return moved;
   });
-  const auto copy = bytes >= (int64_t{1} << 27) ? copy_stream : +[](const std::byte* from, std::byte* to, int64_t n) {
-    std::copy_n(from, n, to);  // streaming stores would go around the cache that is measured
-  };
+  const auto copy =
+      bytes >= (int64_t{1} << 27)
+          ? copy_stream
+          : +[](const std::byte* from, std::byte* to, int64_t n) {
+              std::copy_n(from, n,
+                          to);  // streaming stores would go around the cache that is measured
+            };
   found.copy = best_rate([&] {
     parallel_for(parts, parts, [&](int64_t t) {
       std::byte* mine = base + t * part;
@@ -131,7 +133,8 @@ double product_rate_bf16(int threads) {
   }
   GemmShape shape;
   shape.m = shape.n = shape.k = kSide;
-  const GemmArgs<Bf16, Bf16, float> args{a.data(), kSide, b.data(), kSide, c.data(), kSide, nullptr};
+  const GemmArgs<Bf16, Bf16, float> args{a.data(), kSide, b.data(), kSide,
+                                         c.data(), kSide, nullptr};
   Context context;
   context.threads = threads;
   Arena plan;
@@ -230,7 +233,8 @@ Floor floor_of(const Cost& cost, Dtype arithmetic, int threads) {
 std::string describe(const Ceilings& c) {
   return fmt::format(
       "ceilings, {} thread{} ({}): read {:.1f} GB/s, copy {:.1f} GB/s (over {} MiB); "
-      "multiply-add {:.1f} GFLOP/s f32, {:.1f} f64, {:.1f} bf16 ({}); exp {:.2f} G/s f32, {:.2f} f64",
+      "multiply-add {:.1f} GFLOP/s f32, {:.1f} f64, {:.1f} bf16 ({}); exp {:.2f} G/s f32, {:.2f} "
+      "f64",
       c.threads, c.threads == 1 ? "" : "s", c.simd, c.read_bytes_per_s / 1e9,
       c.copy_bytes_per_s / 1e9, c.buffer_bytes >> 20, c.f32_flops_per_s / 1e9,
       c.f64_flops_per_s / 1e9, c.bf16_flops_per_s / 1e9, c.bf16_by, c.f32_exps_per_s / 1e9,

@@ -19,8 +19,8 @@ struct Ceilings {
   double f32_flops_per_s = 0;   // multiply-adds, two operations each
   double f64_flops_per_s = 0;
   double bf16_flops_per_s = 0;
-  std::string bf16_by;          // "dot", "onednn" (matrix units), "f32" (no bf16 arithmetic)
-  double f32_exps_per_s = 0;    // exp2_word of core/simd-inl.h
+  std::string bf16_by;        // "dot", "onednn" (matrix units), "f32" (no bf16 arithmetic)
+  double f32_exps_per_s = 0;  // exp2_word of core/simd-inl.h
   double f64_exps_per_s = 0;
 
   double flops_per_s(Dtype dtype) const;

@@ -52,8 +52,8 @@ TEST(Compare, TwentyUlpsGoRed) {
 }
 
 TEST(Compare, NanAndInfinityGoRed) {
-  for (const double bad : {std::numeric_limits<double>::quiet_NaN(),
-                           std::numeric_limits<double>::infinity()}) {
+  for (const double bad :
+       {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     OutputCheck output = good_output();
     output.got[99] = bad;
     EXPECT_FALSE(compare(output).passed());

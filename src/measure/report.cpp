@@ -53,8 +53,8 @@ BenchRow row_of(const Variant& variant, int threads) {
 
 bool picked(const BenchRow& row, const BenchOptions& options) {
   if (!options.family.empty() && options.family != row.family) return false;
-  const std::string text = fmt::format("{} {} {} {} {}", row.family, row.line, row.direction,
-                                       row.dtype, row.shape);
+  const std::string text =
+      fmt::format("{} {} {} {} {}", row.family, row.line, row.direction, row.dtype, row.shape);
   for (const std::string& filter : options.filters) {
     if (text.find(filter) == std::string::npos) return false;
   }
@@ -195,9 +195,10 @@ std::string json_line(const Ceilings& c) {
 }
 
 std::string table_heading() {
-  return fmt::format("{:<10} {:<22} {:<8} {:<5} {:>3} {:>11} {:>6} {:>7} {:>8} {:>7} {:<5} {:>8}  {}",
-                     "family", "line", "dir", "dtype", "thr", "median us", "spread", "GB/s",
-                     "GFLOP/s", "% floor", "bound", "x ref", "shape");
+  return fmt::format(
+      "{:<10} {:<22} {:<8} {:<5} {:>3} {:>11} {:>6} {:>7} {:>8} {:>7} {:<5} {:>8}  {}", "family",
+      "line", "dir", "dtype", "thr", "median us", "spread", "GB/s", "GFLOP/s", "% floor", "bound",
+      "x ref", "shape");
 }
 
 std::string table_line(const BenchRow& row) {

@@ -28,28 +28,28 @@ struct BenchRow {
   std::string simd;  // the SIMD target in use
   int threads = 1;
   RowStatus status = RowStatus::timed;
-  std::string why;             // of a refusal
-  double worst_of_limit = 0;   // error / tolerance of the worst element; <= 1 passes
+  std::string why;            // of a refusal
+  double worst_of_limit = 0;  // error / tolerance of the worst element; <= 1 passes
   double median_us = 0;
-  double spread = 0;           // (90th - 10th percentile) / median
+  double spread = 0;  // (90th - 10th percentile) / median
   int runs = 0;
-  double gb_per_s = 0;         // compulsory bytes / median
+  double gb_per_s = 0;  // compulsory bytes / median
   double gflop_per_s = 0;
   double gexp_per_s = 0;
-  double floor_us = 0;         // max(bytes / bandwidth, flops / peak, exps / exp rate)
-  std::string bound;           // which of the three it is
-  double percent_of_floor = 0; // 100 floor / median: 100 is all that the machine allows
+  double floor_us = 0;            // max(bytes / bandwidth, flops / peak, exps / exp rate)
+  std::string bound;              // which of the three it is
+  double percent_of_floor = 0;    // 100 floor / median: 100 is all that the machine allows
   double ratio_to_reference = 0;  // time of the reference / median; 0: not timed
-  double tokens_per_s = 0;     // whole models only
+  double tokens_per_s = 0;        // whole models only
 };
 
 struct BenchOptions {
   /// Every entry must occur in "family line direction dtype shape". A family's own name is an entry.
   std::vector<std::string> filters;
-  std::string family;         // exactly this family (empty: all)
-  std::vector<int> threads;   // each row is measured for each; empty: all cores
-  double min_seconds = 0.2;   // timed a row
-  bool reference = true;      // time the reference too
+  std::string family;        // exactly this family (empty: all)
+  std::vector<int> threads;  // each row is measured for each; empty: all cores
+  double min_seconds = 0.2;  // timed a row
+  bool reference = true;     // time the reference too
 };
 using RowSink = std::function<void(const BenchRow&)>;
 
