@@ -63,8 +63,10 @@ double core_rate(const Caps& caps, double rate) {
   return rate * caps.vector_bytes / 64.0 * std::max(1, caps.threads);
 }
 
+template <class TA>
 bool onednn_accepts(const Caps&, const GemmShape& shape) {
-  return shape.m >= kOnednnRows && shape.n >= 1 && shape.k >= 1;
+  const int64_t fewest_rows = std::is_same_v<TA, Bf16> ? 1 : kOnednnRows;
+  return shape.m >= fewest_rows && shape.n >= 1 && shape.k >= 1;
 }
 
 template <class TA>
@@ -104,8 +106,12 @@ bool has_forward(const GemmFunctions<TA, TB, TC>&, Direction direction) {
 template <class TA, class TB, class TC>
 GemmLine<TA, TB, TC> onednn_line() {
   constexpr bool kWidened = !std::is_same_v<TA, TB>;
-  return {{"onednn", Device::cpu, dtype_of<TA>, kOnednnClass},  onednn_accepts,   onednn_us<TA>,
-          kWidened ? onednn_widened_scratch_bytes : no_scratch, {onednn_forward}, has_forward};
+  return {{"onednn", Device::cpu, dtype_of<TA>, std::is_same_v<TA, Bf16> ? 0 : kOnednnClass},
+          onednn_accepts<TA>,
+          onednn_us<TA>,
+          kWidened ? onednn_widened_scratch_bytes : no_scratch,
+          {onednn_forward},
+          has_forward};
 }
 
 template <class TA, class TB, class TC>

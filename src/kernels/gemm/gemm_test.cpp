@@ -140,7 +140,7 @@ void expect_rows_do_not_depend_on_their_number() {
         const GemmShape shape = shape_of(517, n, k, false, transpose_b);
         Product<TA, TB, TC> product(shape, 5);
         for (const auto& line : gemm_lines<TA, TB, TC>()) {
-          if (!line.accepts(context.caps(), shape)) continue;
+          if (line.info.exact_class == 0 || !line.accepts(context.caps(), shape)) continue;
           const auto all = product.run(line.info.name, 2);
           for (const int64_t rows : {1, 2, 5, 8, 16, 17, 31, 64, 129, 300}) {
             GemmShape part = shape;
@@ -162,7 +162,7 @@ TEST(Gemm, RowsDoNotDependOnTheirNumberF32) {
   expect_rows_do_not_depend_on_their_number<float, float, float>();
 }
 TEST(Gemm, RowsDoNotDependOnTheirNumberBf16) {
-  expect_rows_do_not_depend_on_their_number<Bf16, Bf16, Bf16>();
+  expect_rows_do_not_depend_on_their_number<Bf16, Bf16, float>();
 }
 TEST(Gemm, RowsDoNotDependOnTheirNumberMixed) {
   expect_rows_do_not_depend_on_their_number<float, Bf16, float>();

@@ -1,5 +1,7 @@
 #include "kernels/gemm/row_dots.h"
 
+#include <hwy/cache_control.h>
+
 #include <algorithm>
 
 #include "core/threads.h"
@@ -23,9 +25,13 @@ constexpr int64_t kRows = 2;
 #endif
 constexpr int64_t kItemRows = 64;          // of A: k = 768 in fp32 is 192 KB, inside L2
 constexpr int64_t kItemBytes = 64 * 1024;  // of B
+constexpr int64_t kColumns = 8;            // rows of B that meet all rows of A of an item in turn
 
 // R x N elements of C, one word of partial sums each: lane l holds the chain over k = l, l + lanes,
 // l + 2 lanes, ... and the lanes are added by one tree. No choice of R and N changes that order.
+//
+// The first rows of A fetch B from memory, and ask for the rows of B that come next: the hardware
+// prefetcher loses the many short streams (measured with bf16 rows of 1.5 KB: 8.5 -> 13.5 GB/s).
 template <int R, int N, class TA, class TB, class TC>
 HWY_INLINE void dots(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, int64_t row,
                      int64_t column) {
@@ -34,6 +40,9 @@ HWY_INLINE void dots(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, i
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const TA* a = args.a + row * args.lda;
   const TB* b = args.b + column * args.ldb;
+  const bool first = row % kItemRows == 0 && column + kColumns + N <= shape.n;
+  const TB* next = first ? b + kColumns * args.ldb : b;
+  constexpr int64_t kLine = 64 / sizeof(TB);
   V<Words<C>> sum[R][N];
   for (int r = 0; r < R; ++r) {
     for (int n = 0; n < N; ++n) sum[r][n] = hn::Zero(d);
@@ -45,6 +54,7 @@ HWY_INLINE void dots(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, i
     for (int r = 0; r < R; ++r) left[r] = load(d, a + r * args.lda + k);
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
+      if (first && k % kLine == 0) hwy::Prefetch(next + n * args.ldb + k);
       const auto right = load(d, b + n * args.ldb + k);
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) sum[r][n] = hn::MulAdd(left[r], right, sum[r][n]);
@@ -94,7 +104,6 @@ void dots_of_rows(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, int6
 
 template <class TA, class TB, class TC>
 void forward(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec) {
-  constexpr int64_t kColumns = 8;
   const int64_t row_bytes = std::max<int64_t>(1, shape.k) * static_cast<int64_t>(sizeof(TB));
   const int64_t item_columns = std::max<int64_t>(1, kItemBytes / row_bytes / kColumns) * kColumns;
   const int64_t column_items = (shape.n + item_columns - 1) / item_columns;
