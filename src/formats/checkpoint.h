@@ -6,7 +6,7 @@
 //   multiple of 64, zeros between | u32 CRC32C of all bytes before | "ADDRCKPE"
 //   header: {"manifest": ..., "tensors": [{"name", "dtype", "shape", "offset", "bytes", "crc32c"}]}
 //
-// Offsets count from the start of the file.
+// Offsets count from the place of the first tensor; the tensors tile the file without holes.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@
 
 namespace adder {
 
-/// Writes DIR/NAME through AtomicFile: temporary, fsync, re-read and verified, rename, directory
+/// Writes `path` through AtomicFile: temporary, fsync, re-read and verified, rename, directory
 /// fsync. When it returns the file is durable; when it throws, what was there before still is.
 void save_checkpoint(const std::string& path, const JsonValue& manifest,
                      std::span<const TensorSource> tensors);
@@ -37,7 +37,7 @@ class Checkpoint {
   bool has(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
   /// Sorted.
   std::vector<std::string> names() const;
-  /// begin and end count from the start of the file. Throws Error when there is no such tensor.
+  /// Throws Error naming the nearest known name when there is no such tensor.
   const TensorInfo& info(std::string_view name) const;
   std::span<const std::byte> data(std::string_view name) const;
   /// Reads a tensor as T. Throws Error naming the tensor and both shapes when the stored shape is
@@ -49,6 +49,7 @@ class Checkpoint {
   friend Checkpoint load_checkpoint(const std::string& path);
   MappedFile file_;
   JsonValue manifest_;
+  int64_t data_begin_ = 0;
   std::map<std::string, TensorInfo, std::less<>> tensors_;
 };
 

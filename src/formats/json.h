@@ -77,7 +77,9 @@ std::string_view json_kind_name(JsonValue::Kind kind);
 
 struct JsonLimits {
   int max_depth = 200;
-  int64_t max_values = 65'536;  // bounds memory: 2x the text + 16 MiB
+  // Together they bound the heap that a hostile text can take: 2x its size + 16 MiB.
+  int64_t max_bytes = 8 << 20;
+  int64_t max_values = 65'536;
 };
 
 /// Strict JSON, plus bare NaN, Infinity and -Infinity as Python writes them. Refused: duplicate

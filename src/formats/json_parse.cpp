@@ -150,6 +150,11 @@ bool is_utf8(std::string_view text) {
 JsonValue parse_json(std::string_view text, const std::string& name, const JsonLimits& limits) {
   constexpr unsigned kFlags = rapidjson::kParseInsituFlag | rapidjson::kParseNanAndInfFlag |
                               rapidjson::kParseFullPrecisionFlag;
+  if (static_cast<int64_t>(text.size()) > limits.max_bytes) {
+    throw Error({"the JSON text is too long", name,
+                 "at most " + std::to_string(limits.max_bytes) + " bytes",
+                 std::to_string(text.size())});
+  }
   std::string buffer(text);  // strings are decoded in place
   rapidjson::InsituStringStream stream(buffer.data());
   rapidjson::Reader reader;
@@ -170,7 +175,7 @@ JsonValue parse_json(std::string_view text, const std::string& name, const JsonL
 }
 
 JsonValue read_json_file(const std::string& path, const JsonLimits& limits) {
-  return parse_json(read_text_file(path), path, limits);
+  return parse_json(read_text_file(path, limits.max_bytes), path, limits);
 }
 
 }  // namespace adder

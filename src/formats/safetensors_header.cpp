@@ -42,7 +42,7 @@ class HeaderReader {
   }
   bool Double(double) {
     return wrong("a number with a fraction, an exponent or too many digits");
-  }                                                              // NOLINT
+  }  // NOLINT
   bool RawNumber(const char*, unsigned, bool) { return false; }  // NOLINT: never asked for
   bool String(const char* text, unsigned size, bool);            // NOLINT
   bool Key(const char* text, unsigned size, bool);               // NOLINT
