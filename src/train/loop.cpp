@@ -1,0 +1,366 @@
+#include "train/loop.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <map>
+
+#include "core/error.h"
+#include "models/model_io.h"
+#include "train/plot.h"
+#include "train/run_state.h"
+
+namespace adder {
+namespace {
+
+constexpr int64_t kMostSkippedInARow = 50;
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_between(Clock::time_point start, Clock::time_point end) {
+  return std::chrono::duration<double>(end - start).count();
+}
+
+TrainObserver& silent_observer() {
+  static TrainObserver observer;
+  return observer;
+}
+
+// The run while it goes.
+class Session {
+ public:
+  explicit Session(const TrainRun& run)
+      : run_(run),
+        observer_(run.observer != nullptr ? *run.observer : silent_observer()),
+        files_(run.out, run.log),
+        context_(make_context(run.train)),
+        trainer_(*run.model, run.train, *run.batches, context_) {
+    int64_t bytes = trainer_.plan_step_bytes();
+    if (run_.validation != nullptr) {
+      bytes = std::max(bytes, plan_evaluation_bytes(*run_.model, context_, eval_batch(),
+                                                    run_.validation->len()));
+    }
+    arena_ = std::make_unique<Arena>(bytes);
+    context_.arena = arena_.get();
+  }
+
+  TrainResult go();
+
+ private:
+  static Context make_context(const TrainConfig& train) {
+    Context context;
+    context.threads = train.threads > 0 ? static_cast<int>(train.threads) : available_threads();
+    return context;
+  }
+
+  // Windows of a validation call: as many tokens as a micro-batch has.
+  int64_t eval_batch() const {
+    return std::max<int64_t>(run_.train.batch * run_.train.len / run_.validation->len(), 1);
+  }
+
+  void begin();
+  void train_step();
+  void validate(MetricsRecord& record);
+  void checkpoint();
+  bool checkpoint_due(bool improved) const;
+  bool stop_requested() const { return run_.stop_requested && run_.stop_requested(); }
+  bool done() const { return trainer_.steps_done() >= run_.train.steps; }
+  void add_sample(int64_t step, bool last, const std::string& heading);
+  void draw();
+  TrainResult result() const;
+  TrainResult finish();
+  bool load_weights(int64_t step);
+  // Wall time of the run, over all sessions.
+  double seconds() const { return seconds_before_ + seconds_between(session_start_, Clock::now()); }
+
+  const TrainRun& run_;
+  TrainObserver& observer_;
+  RunFiles files_;
+  Context context_;
+  Trainer trainer_;
+  std::unique_ptr<Arena> arena_;
+  RunState state_;
+  Clock::time_point session_start_ = Clock::now();
+  Clock::time_point checkpoint_time_ = Clock::now();
+  double seconds_before_ = 0;
+  int64_t checkpointed_step_ = -1;
+  int64_t logged_tokens_ = 0;  // tokens and seconds of steps since the last line of metrics
+  double logged_seconds_ = 0;
+  std::string plot_note_;
+};
+
+void Session::begin() {
+  bool resumed = false;
+  if (run_.resume) {
+    resumed = resume_run(run_, trainer_, state_, files_);
+    if (!resumed) observer_.on_note("no checkpoint to resume from: the run starts anew");
+  } else if (!find_checkpoints(files_.checkpoints()).empty()) {
+    throw Error({"this folder holds a run already", run_.out,
+                 "--resume to go on with it, or another --out", ""});
+  }
+  if (!resumed) {
+    std::filesystem::remove(files_.path("result.json"));
+    files_.open_logs(JsonValue::object());
+    const Arena::Scope scope(*arena_);
+    run_.model->refresh_weights(context_);
+  }
+  seconds_before_ = state_.seconds;
+  if (resumed) checkpointed_step_ = trainer_.steps_done();
+
+  TrainStart start;
+  start.first_step = trainer_.steps_done() + 1;
+  start.steps = run_.train.steps;
+  start.parameters = run_.model->params().parameter_count();
+  start.trainable = trainer_.trainable_count();
+  const int64_t flat = run_.model->params().total() * static_cast<int64_t>(sizeof(float));
+  start.memory_bytes =
+      2 * flat + 2 * start.trainable * static_cast<int64_t>(sizeof(float)) + arena_->capacity();
+  const double per_epoch = run_.batches->steps_per_epoch();
+  start.epochs = per_epoch > 0 ? static_cast<double>(run_.train.steps) / per_epoch : 0;
+  start.threads = context_.threads;
+  observer_.on_start(start);
+}
+
+void Session::add_sample(int64_t step, bool last, const std::string& heading) {
+  if (!run_.sample) return;
+  const std::string text = run_.sample(step, last);
+  files_.add_sample(heading, text);
+  observer_.on_sample(step, text);
+}
+
+void Session::validate(MetricsRecord& record) {
+  EvalOptions options;
+  options.batch = eval_batch();
+  const int64_t len = run_.validation->len();
+  if (run_.log.eval_tokens > 0) {
+    options.compare_windows = std::max<int64_t>(run_.log.eval_tokens / len, 1);
+    if (!done()) options.max_windows = options.compare_windows;
+  }
+  const Evaluation eval = evaluate(*run_.model, context_, *run_.validation, options);
+  record.val_loss = eval.loss;
+  record.bits_per_byte = eval.bits_per_byte;
+  observer_.on_eval(record.step, eval);
+  add_sample(record.step, false,
+             fmt::format("step {}, validation loss {:.4f}", record.step, eval.loss));
+  if (done()) state_.final_eval = eval;
+  const bool better = !state_.best_step || eval.compare_loss < state_.best_loss;
+  if (std::isfinite(eval.compare_loss) && better) {
+    state_.best_step = record.step;
+    state_.best_loss = eval.compare_loss;
+  }
+}
+
+bool Session::checkpoint_due(bool improved) const {
+  if (improved || done()) return true;
+  const int64_t every = run_.log.checkpoint_every;
+  if (every > 0 && trainer_.steps_done() % every == 0) return true;
+  return run_.log.checkpoint_seconds > 0 &&
+         seconds_between(checkpoint_time_, Clock::now()) >= run_.log.checkpoint_seconds;
+}
+
+void Session::checkpoint() {
+  if (checkpointed_step_ == trainer_.steps_done()) return;
+  state_.seconds = seconds();
+  const std::string path = save_run(run_, trainer_, state_, files_);
+  checkpointed_step_ = trainer_.steps_done();
+  checkpoint_time_ = Clock::now();
+  observer_.on_checkpoint(checkpointed_step_, path);
+}
+
+void Session::train_step() {
+  const StepReport report = trainer_.step();
+  state_.tokens += report.tokens;
+  state_.step_seconds += report.seconds;
+  state_.last_loss = report.loss;
+  logged_tokens_ += report.tokens;
+  logged_seconds_ += report.seconds;
+  state_.skipped_in_a_row = report.skipped ? state_.skipped_in_a_row + 1 : 0;
+  if (report.skipped) {
+    observer_.on_note(fmt::format("step {} skipped: loss {} or gradient norm {} is not finite",
+                                  report.step, report.loss, report.grad_norm));
+  }
+  if (state_.skipped_in_a_row >= kMostSkippedInARow) {
+    throw Error(
+        fmt::format("{} steps in a row were not finite; a lower train.lr (now {}) or "
+                    "train.clip (now {}) may help",
+                    kMostSkippedInARow, run_.train.lr, run_.train.clip));
+  }
+
+  const bool eval = run_.validation != nullptr &&
+                    (done() || (run_.log.eval_every > 0 && report.step % run_.log.eval_every == 0));
+  MetricsRecord record;
+  record.step = report.step;
+  record.tokens = state_.tokens;
+  record.train_loss = report.loss;
+  record.lr = report.learning_rate;
+  record.grad_norm = report.grad_norm;
+  record.skipped = trainer_.skipped();
+  if (logged_seconds_ > 0) {
+    record.tokens_per_s = static_cast<double>(logged_tokens_) / logged_seconds_;
+  }
+  const std::optional<int64_t> best_before = state_.best_step;
+  if (eval) validate(record);
+  record.seconds = seconds();
+  if (eval || done() || report.step % run_.log.every == 0) {
+    files_.record(record);
+    logged_tokens_ = 0;
+    logged_seconds_ = 0;
+  }
+  observer_.on_step(record, report);
+  if (checkpoint_due(state_.best_step != best_before)) checkpoint();
+}
+
+void Session::draw() {
+  if (!run_.log.plot) return;
+  LossPlot plot;
+  plot.directory = run_.out;
+  plot.title = run_.title;
+  plot.loss_unit = run_.loss_unit;
+  plot_note_ = draw_losses(read_metrics(files_.path("metrics.jsonl")), plot);
+  if (!plot_note_.empty()) observer_.on_note(plot_note_);
+}
+
+TrainResult Session::result() const {
+  TrainResult result;
+  result.step = trainer_.steps_done();
+  result.steps = run_.train.steps;
+  result.tokens = state_.tokens;
+  result.skipped = trainer_.skipped();
+  result.seconds = seconds();
+  if (state_.step_seconds > 0) {
+    result.tokens_per_s = static_cast<double>(state_.tokens) / state_.step_seconds;
+  }
+  result.parameters = run_.model->params().parameter_count();
+  result.best_step = result.step;
+  result.train_loss = state_.last_loss;
+  result.plot_note = plot_note_;
+  return result;
+}
+
+bool Session::load_weights(int64_t step) {
+  const std::string path = files_.checkpoints() + "/" + checkpoint_name(step);
+  try {
+    trainer_.restore_weights(load_checkpoint(path));
+    return true;
+  } catch (const Error& error) {
+    observer_.on_note(fmt::format("the best checkpoint cannot be used: {}", error.what()));
+    return false;
+  }
+}
+
+// After the last step: keeps the weights of the best validation, scored on every validation token.
+TrainResult Session::finish() {
+  TrainResult report = result();
+  if (state_.final_eval) {
+    Evaluation kept = *state_.final_eval;
+    if (state_.best_step && *state_.best_step < report.step && load_weights(*state_.best_step)) {
+      kept = evaluate(*run_.model, context_, *run_.validation, {eval_batch(), 0, 0});
+      report.best_step = *state_.best_step;
+    }
+    report.val_loss = kept.loss;
+    report.bits_per_byte = kept.bits_per_byte;
+  }
+  report.model_note = save_model(*run_.model, files_.path("model"));
+  add_sample(report.best_step, true,
+             report.val_loss ? fmt::format("the saved model (step {}, validation loss {:.4f})",
+                                           report.best_step, *report.val_loss)
+                             : fmt::format("the saved model (step {})", report.best_step));
+  draw();
+  report.plot_note = plot_note_;
+  report.finished = true;
+  report.seconds = seconds();
+  files_.sync();
+  write_json_file(files_.path("result.json"), train_result_json(report));
+  return report;
+}
+
+TrainResult Session::go() {
+  begin();
+  const std::string result_path = files_.path("result.json");
+  if (done() && std::filesystem::exists(result_path)) {
+    return train_result_from_json(read_json_file(result_path), result_path);
+  }
+  while (!done()) {
+    if (stop_requested()) {
+      checkpoint();
+      draw();
+      return result();
+    }
+    train_step();
+  }
+  return finish();
+}
+
+std::map<std::string, JsonValue> flat_members(const JsonValue& recipe) {
+  std::map<std::string, JsonValue> members;
+  for (const JsonMember& item : recipe.as_object()) members[item.key] = item.value;
+  return members;
+}
+
+}  // namespace
+
+TrainResult run_training(const TrainRun& run) { return Session(run).go(); }
+
+void refuse_changed_recipe(const JsonValue& stored, const JsonValue& now,
+                           const std::vector<std::string>& may_change, const std::string& where) {
+  const auto before = flat_members(stored);
+  const auto after = flat_members(now);
+  for (const auto& [key, value] : after) {
+    const auto match = [&key = key](const std::string& pattern) {
+      return glob_match(pattern, key);
+    };
+    if (std::any_of(may_change.begin(), may_change.end(), match)) continue;
+    const auto old = before.find(key);
+    if (old != before.end() && old->second == value) continue;
+    throw Error({"the recipe of the run cannot be changed on resume: '" + key + "'", where,
+                 old == before.end() ? "no such key" : write_json(old->second, {.indent = 0}),
+                 write_json(value, {.indent = 0})});
+  }
+}
+
+JsonValue train_result_json(const TrainResult& result) {
+  const auto number = [](const std::optional<double>& value) {
+    return value && std::isfinite(*value) ? JsonValue(*value) : JsonValue(nullptr);
+  };
+  JsonValue json;
+  json.set("finished", result.finished);
+  json.set("step", result.step);
+  json.set("steps", result.steps);
+  json.set("tokens", result.tokens);
+  json.set("skipped", result.skipped);
+  json.set("seconds", result.seconds);
+  json.set("tokens_per_s", result.tokens_per_s);
+  json.set("parameters", result.parameters);
+  json.set("best_step", result.best_step);
+  json.set("val_loss", number(result.val_loss));
+  json.set("bits_per_byte", number(result.bits_per_byte));
+  json.set("train_loss", number(result.train_loss));
+  json.set("model_note", result.model_note);
+  json.set("plot_note", result.plot_note);
+  return json;
+}
+
+TrainResult train_result_from_json(const JsonValue& json, const std::string& where) {
+  JsonFields fields(json, where);
+  TrainResult result;
+  result.finished = fields.get_bool("finished");
+  result.step = fields.get_int("step");
+  result.steps = fields.get_int("steps");
+  result.tokens = fields.get_int("tokens");
+  result.skipped = fields.get_int("skipped");
+  result.seconds = fields.get_double("seconds");
+  result.tokens_per_s = fields.get_double("tokens_per_s");
+  result.parameters = fields.get_int("parameters");
+  result.best_step = fields.get_int("best_step");
+  if (fields.has("val_loss")) result.val_loss = fields.get_double("val_loss");
+  if (fields.has("bits_per_byte")) result.bits_per_byte = fields.get_double("bits_per_byte");
+  result.train_loss = fields.has("train_loss") ? fields.get_double("train_loss") : NAN;
+  result.model_note = fields.get_string("model_note", "");
+  result.plot_note = fields.get_string("plot_note", "");
+  return result;
+}
+
+}  // namespace adder

@@ -1,0 +1,62 @@
+// What a run keeps beside weights and moments, and how it goes into a checkpoint and back.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "formats/checkpoint.h"
+#include "formats/json.h"
+#include "train/append_log.h"
+#include "train/loop.h"
+#include "train/metrics.h"
+
+namespace adder {
+
+struct RunState {
+  int64_t tokens = 0;
+  double seconds = 0;       // wall time of the run, over all sessions
+  double step_seconds = 0;  // of which inside steps
+  int64_t skipped_in_a_row = 0;
+  double last_loss = 0;
+  std::optional<int64_t> best_step;
+  double best_loss = 0;                  // its compare_loss
+  std::optional<Evaluation> final_eval;  // over all, after the last step
+};
+
+/// The paths and growing files of OUT.
+class RunFiles {
+ public:
+  /// Makes the folders. A second run into the same folder is an Error as long as the first lives.
+  RunFiles(const std::string& out, const LogConfig& log);
+  ~RunFiles();
+  RunFiles(const RunFiles&) = delete;
+  RunFiles& operator=(const RunFiles&) = delete;
+
+  std::string path(const std::string& name) const { return out_ + "/" + name; }
+  std::string checkpoints() const { return path("checkpoints"); }
+
+  /// Opens the growing files, cut to what `sizes` (from sizes(), or null for a new run) says.
+  void open_logs(const JsonValue& sizes);
+  JsonValue sizes() const;
+  void record(const MetricsRecord& record);
+  void add_sample(const std::string& heading, const std::string& text);
+  void sync();
+
+ private:
+  std::string out_;
+  LogConfig log_;
+  int lock_ = -1;
+  AppendLog metrics_;
+  AppendLog samples_;
+  EventLog events_;
+};
+
+/// Saves OUT/checkpoints/checkpoint-STEP.adder and drops what is no longer kept. Returns its path.
+std::string save_run(const TrainRun& run, const Trainer& trainer, const RunState& state,
+                     RunFiles& files);
+
+/// Loads the newest valid checkpoint into trainer and state and opens the logs where it stood.
+/// False when there is none. Error when recipe or data differ.
+bool resume_run(const TrainRun& run, Trainer& trainer, RunState& state, RunFiles& files);
+
+}  // namespace adder
