@@ -49,14 +49,6 @@ Engine::Engine(std::shared_ptr<const LanguageModel<float>> model, const EngineOp
   context_.arena = &arena_;
 }
 
-std::vector<int32_t> Engine::end_ids() const {
-  std::vector<int32_t> ids;
-  for (const int64_t id : model_->config().eos_token_ids) {
-    if (id >= 0 && id < vocab()) ids.push_back(static_cast<int32_t>(id));
-  }
-  return ids;
-}
-
 void Engine::check_slot(int64_t slot) const {
   if (slot >= 0 && slot < state_->slots()) return;
   throw Error({"slot out of range", "engine", "[0, " + std::to_string(state_->slots()) + ")",
@@ -79,8 +71,8 @@ void Engine::reserve(const TokenLayout& layout, bool last_only) {
   }
   if (found->second > arena_.capacity()) arena_ = Arena(found->second);
   const int64_t rows = last_only ? layout.batch : layout.rows();
-  logits_.resize(static_cast<size_t>(std::max<int64_t>(
-      static_cast<int64_t>(logits_.size()), rows * logit_stride())));
+  logits_.resize(static_cast<size_t>(
+      std::max<int64_t>(static_cast<int64_t>(logits_.size()), rows * logit_stride())));
 }
 
 void Engine::run(const TokenLayout& layout, const int32_t* ids, bool last_only) {
@@ -121,8 +113,7 @@ std::span<const float> Engine::step(std::span<const int32_t> slots, std::span<co
   layout.len = 1;
   layout.state_index = slots.data();
   run(layout, ids.data(), true);
-  return std::span<const float>(logits_).first(slots.size() *
-                                               static_cast<size_t>(logit_stride()));
+  return std::span<const float>(logits_).first(slots.size() * static_cast<size_t>(logit_stride()));
 }
 
 void Engine::score(int64_t slot, std::span<const int32_t> ids, std::span<const int32_t> targets,
@@ -171,8 +162,8 @@ GenerationResult Engine::generate(int64_t slot, std::span<const int32_t> prompt,
                                   const std::function<bool(int32_t)>& on_token) {
   options.sampling.check();
   if (options.max_tokens < 0) {
-    throw Error({"out of range", "generate: number of tokens", ">= 0",
-                 std::to_string(options.max_tokens)});
+    throw Error(
+        {"out of range", "generate: number of tokens", ">= 0", std::to_string(options.max_tokens)});
   }
   std::vector<int32_t> history = start(prompt);
   GenerationResult result;

@@ -27,7 +27,7 @@ struct EngineOptions {
 struct Generation {
   int64_t max_tokens = 256;
   SamplingOptions sampling;
-  std::vector<int32_t> end_ids;  // stop before handing one out; Engine::end_ids() is the model's
+  std::vector<int32_t> end_ids;  // stop before handing one out
   uint64_t sequence = 0;         // names the random stream beside sampling.seed
 };
 
@@ -60,8 +60,6 @@ class Engine {
   const LanguageModel<float>& model() const { return *model_; }
   int64_t vocab() const { return model_->config().vocab_size; }
   int64_t logit_stride() const { return model_->padded_vocab(); }
-  /// The end tokens of the model's config.
-  std::vector<int32_t> end_ids() const;
   /// Bytes of the state pool: slots times what one sequence carries, whatever its length.
   int64_t state_bytes() const { return state_->bytes(); }
 

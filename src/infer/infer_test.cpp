@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/rng.h"
 #include "infer/engine.h"
+#include "infer/open_model.h"
 #include "infer/perplexity.h"
 
 namespace adder {
@@ -20,7 +21,6 @@ ModelConfig tiny_config() {
   config.n_layer = 2;
   config.d_state = 8;
   config.bias = false;
-  config.eos_token_ids = {7};
   return config;
 }
 
@@ -175,7 +175,20 @@ TEST(Engine, StopsAtEndTokenLengthAndCallback) {
 
   request.max_tokens = 0;
   EXPECT_TRUE(engine.generate(0, prompt, request).ids.empty());
-  EXPECT_EQ(engine.end_ids(), std::vector<int32_t>{7});
+}
+
+TEST(Engine, DefaultsOfAModel) {
+  GenerationConfig config;
+  config.eos_token_ids = {7, 100, -1};
+  EXPECT_EQ(generation_defaults(config, 61).end_ids, std::vector<int32_t>{7});
+  EXPECT_EQ(generation_defaults(config, 61).sampling.temperature, kDefaultTemperature);
+  config.temperature = 0.5;
+  config.top_k = 40;
+  config.do_sample = true;
+  EXPECT_EQ(generation_defaults(config, 61).sampling.temperature, 0.5);
+  EXPECT_EQ(generation_defaults(config, 61).sampling.top_k, 40);
+  config.do_sample = false;
+  EXPECT_EQ(generation_defaults(config, 61).sampling.temperature, 0);
 }
 
 TEST(Engine, EmptyPromptStartsFromBosOrFails) {

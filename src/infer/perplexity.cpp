@@ -45,9 +45,8 @@ class WindowBatch {
     call.layout.len = window;
     call.ids = ids;
     call.targets = ids + 1;  // windows follow each other, so the targets are one array too
-    const int64_t bytes = plan_bytes(context_, [&](Context& measuring) {
-      model_.evaluate(measuring, call, {}, nats);
-    });
+    const int64_t bytes = plan_bytes(
+        context_, [&](Context& measuring) { model_.evaluate(measuring, call, {}, nats); });
     if (bytes > arena_.capacity()) arena_ = Arena(bytes);
     model_.evaluate(context_, call, {}, nats);
   }
