@@ -56,12 +56,18 @@ double flops_of(const GemmShape& shape) {
          static_cast<double>(shape.k);
 }
 
-// The rates below are flops (or bytes) per microsecond of one core with 64-byte words, measured on
-// an AVX-512 machine (Granite Rapids class, 2 cores); narrower words scale them down. They rank
+// Predictions are for one core whatever the number of threads, which must not change the choice of
+// a line and so the bits. Rates (units per microsecond) were measured on an AVX-512 and AMX machine
+// (Granite Rapids class, 2 cores, 27 GB/s); narrower words scale those of arithmetic down. They rank
 // lines, nothing else.
-double core_rate(const Caps& caps, double rate) {
-  return rate * caps.vector_bytes / 64.0 * std::max(1, caps.threads);
+template <class Acc>
+double word_rate(const Caps& caps, double rate) {
+  return rate * caps.vector_bytes / 64.0 * 4.0 / sizeof(Acc);
 }
+double weights_of(const GemmShape& shape) {
+  return static_cast<double>(shape.n) * static_cast<double>(shape.k);
+}
+constexpr double kStreamRate = 17e3;  // bytes
 
 template <class TA>
 bool onednn_accepts(const Caps&, const GemmShape& shape) {
@@ -69,31 +75,41 @@ bool onednn_accepts(const Caps&, const GemmShape& shape) {
   return shape.m >= fewest_rows && shape.n >= 1 && shape.k >= 1;
 }
 
-template <class TA>
+// Packs B once for each tile of rows; widening a bf16 B to fp32 reads and writes it once more.
+template <class TA, class TB>
 double onednn_us(const Caps& caps, const GemmShape& shape, Direction) {
-  const bool units = std::is_same_v<TA, Bf16> && (caps.amx_bf16 || caps.avx512_bf16);
-  return 4.0 + flops_of(shape) / core_rate(caps, units ? 300e3 : 150e3);
+  if constexpr (std::is_same_v<TA, Bf16>) {
+    const double rate = caps.amx_bf16 ? 900e3 : caps.avx512_bf16 ? 300e3 : 80e3;
+    return 4.0 + flops_of(shape) / rate + weights_of(shape) * sizeof(TB) * 1.2 / kStreamRate;
+  } else {
+    const double packing_rate = std::is_same_v<TA, TB> ? 8e3 : 3e3;
+    return 4.0 + flops_of(shape) / word_rate<float>(caps, 165e3) + weights_of(shape) / packing_rate;
+  }
 }
 
 bool row_dots_accepts(const Caps&, const GemmShape& shape) {
   return !shape.transpose_a && shape.transpose_b;
 }
 
-// Streams B once for four rows of A.
-template <class TB>
+// Streams B once for 64 rows of A; adding the lanes costs about a nanosecond an element of C.
+template <class TA, class TB>
 double row_dots_us(const Caps& caps, const GemmShape& shape, Direction) {
-  const double passes = static_cast<double>((shape.m + 3) / 4);
-  const double bytes = passes * static_cast<double>(shape.n * shape.k) * sizeof(TB);
-  const double stream_us = bytes / (20e3 * std::max(1, caps.threads));
-  return 1.0 + std::max(stream_us, flops_of(shape) / core_rate(caps, 60e3));
+  const double passes = static_cast<double>((shape.m + 63) / 64);
+  const double bytes = passes * weights_of(shape) * sizeof(TB);
+  const double elements = static_cast<double>(shape.m) * static_cast<double>(shape.n);
+  const double products_us =
+      flops_of(shape) / word_rate<accumulate_t<TA>>(caps, 95e3) + elements / 1e3;
+  return 1.0 + std::max(bytes / kStreamRate, products_us);
 }
 
 bool blocked_accepts(const Caps&, const GemmShape&) { return true; }
 
-// Packing B costs about as much as eight rows of products.
+// Packs B once for 96 rows of A, an element at a time where B is transposed.
+template <class TA>
 double blocked_us(const Caps& caps, const GemmShape& shape, Direction) {
-  const double packing = 16.0 * static_cast<double>(shape.n) * static_cast<double>(shape.k);
-  return 3.0 + (flops_of(shape) + packing) / core_rate(caps, 40e3);
+  const double passes = static_cast<double>((shape.m + 95) / 96);
+  return 3.0 + flops_of(shape) / word_rate<accumulate_t<TA>>(caps, 105e3) +
+         passes * weights_of(shape) / (shape.transpose_b ? 1e3 : 3e3);
 }
 
 int64_t no_scratch(const GemmShape&, Direction) { return 0; }
@@ -108,7 +124,7 @@ GemmLine<TA, TB, TC> onednn_line() {
   constexpr bool kWidened = !std::is_same_v<TA, TB>;
   return {{"onednn", Device::cpu, dtype_of<TA>, std::is_same_v<TA, Bf16> ? 0 : kOnednnClass},
           onednn_accepts<TA>,
-          onednn_us<TA>,
+          onednn_us<TA, TB>,
           kWidened ? onednn_widened_scratch_bytes : no_scratch,
           {onednn_forward},
           has_forward};
@@ -118,7 +134,7 @@ template <class TA, class TB, class TC>
 GemmLine<TA, TB, TC> row_dots_line() {
   return {{"row_dots", Device::cpu, dtype_of<TA>, kRowDotsClass},
           row_dots_accepts,
-          row_dots_us<TB>,
+          row_dots_us<TA, TB>,
           no_scratch,
           {row_dots_forward},
           has_forward};
@@ -128,7 +144,7 @@ template <class TA, class TB, class TC>
 GemmLine<TA, TB, TC> blocked_line() {
   return {{"blocked", Device::cpu, dtype_of<TA>, kBlockedClass},
           blocked_accepts,
-          blocked_us,
+          blocked_us<TA>,
           no_scratch,
           {blocked_forward},
           has_forward};

@@ -117,6 +117,25 @@ void expect_same_bits_for_any_thread_count() {
   }
 }
 
+// Otherwise the number of threads would change the bits by way of the table.
+TEST(Gemm, ChoiceOfLineDoesNotDependOnThreads) {
+  for (const int64_t m : {1, 3, 7, 16, 24, 64, 2048}) {
+    for (const int64_t n : {1, 16, 48, 256, 3072}) {
+      for (const int64_t k : {1, 16, 48, 768}) {
+        const GemmShape shape = shape_of(m, n, k, false, true);
+        Context one, many;
+        many.threads = 64;
+        const auto pick = [&]<class TA>(const Context& context) {
+          return &pick_line("gemm", gemm_lines<TA, Bf16, float>(), context.caps(), shape,
+                            Direction::forward);
+        };
+        EXPECT_EQ(pick.operator()<float>(one), pick.operator()<float>(many)) << shape.describe();
+        EXPECT_EQ(pick.operator()<Bf16>(one), pick.operator()<Bf16>(many)) << shape.describe();
+      }
+    }
+  }
+}
+
 TEST(Gemm, SameBitsForAnyThreadCountF32) {
   expect_same_bits_for_any_thread_count<float, float, float>();
 }
