@@ -5,6 +5,8 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "apps/commands.h"
 #include "apps/kernel_listing.h"
@@ -19,11 +21,9 @@ namespace {
 constexpr JsonStyle kOneLine{0, JsonNonFinite::tagged};
 
 std::string directions_text(const KernelRow& row) {
-  std::string text;
-  for (const Direction direction : row.directions) {
-    text += (text.empty() ? "" : " ") + std::string(direction_name(direction));
-  }
-  return text;
+  std::vector<std::string_view> names;
+  for (const Direction direction : row.directions) names.push_back(direction_name(direction));
+  return fmt::format("{}", fmt::join(names, " "));
 }
 
 JsonValue json_of(const KernelRow& row) {

@@ -1,5 +1,7 @@
 #include "apps/kernel_listing.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "kernels/conv1d/conv1d.h"
@@ -16,9 +18,8 @@ namespace {
 
 template <class... Types>
 std::string type_names() {
-  std::string names;
-  ((names += (names.empty() ? "" : " ") + std::string(dtype_name(dtype_of<Types>))), ...);
-  return names;
+  const std::string_view names[] = {dtype_name(dtype_of<Types>)...};
+  return fmt::format("{}", fmt::join(names, " "));
 }
 
 template <class L>

@@ -177,9 +177,12 @@ std::vector<std::string> OpInputs::unknown_names() const {
 void add_op_command(CLI::App& app) {
   auto options = std::make_shared<OpOptions>();
   CLI::App* command = app.add_subcommand("op", "Run one operator on tensors from a file");
-  std::string names;
-  for (const Op& op : kOps) names += (names.empty() ? "" : ", ") + std::string(op.name);
-  command->add_option("NAME", options->name, "The operator: " + names)->required();
+  std::vector<const char*> names;
+  for (const Op& op : kOps) names.push_back(op.name);
+  command
+      ->add_option("NAME", options->name,
+                   fmt::format("The operator: {}", fmt::join(names, ", ")))
+      ->required();
   command->add_option("--input", options->input, "Inputs, safetensors; an absent one is off")
       ->required();
   command->add_option("--output", options->output, "Outputs, safetensors")->required();
