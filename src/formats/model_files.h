@@ -49,9 +49,12 @@ class ModelFiles {
   std::vector<T> read_as(std::string_view name, std::span<const int64_t> expected) const;
 
  private:
+  void open_weights();
   void open_shards(const std::string& index_path);
+  void read_generation();
   void check_tied_head();
   void check_sizes();
+  void resolve_bias(const char* key, const std::string& name, std::optional<bool>& setting);
   const SafetensorsFile& file_of(std::string_view stored) const;
 
   std::string directory_;
@@ -67,11 +70,12 @@ struct SaveModel {
   ModelConfig config;
   ConfigLayout layout = ConfigLayout::hf;  // layout_for(config) chooses
   GenerationConfig generation;             // token ids default to the config's
-  std::vector<TensorSource> tensors;       // either spelling of the embedding; a tied head left out
+  std::vector<TensorSource> tensors;       // either spelling of the embedding
 };
 
-/// Writes config.json, generation_config.json and model.safetensors, each through AtomicFile, into
-/// `directory` (created if need be). Embedding names are spelled as the layout wants.
+/// Writes model.safetensors, generation_config.json and config.json, each through AtomicFile, into
+/// `directory` (created if need be). The embedding's name and conv1d.weight's shape ([C, W] becomes
+/// [C, 1, W]) are stored as the layout wants; a tied head is left out.
 void save_model(const std::string& directory, const SaveModel& model);
 
 }  // namespace adder
