@@ -20,6 +20,9 @@ class Tokenizer {
   virtual std::string decode(std::span<const int32_t> tokens) const = 0;
   virtual int64_t vocab_size() const = 0;
   virtual std::string name() const = 0;
+  /// Whether encode(a + b) is encode(a) followed by encode(b) for any a and b, so that a long text
+  /// may be encoded in blocks.
+  virtual bool splits_anywhere() const { return false; }
 };
 
 /// Token = byte. `special_tokens` ids follow the 256 bytes (a document separator, say); no text
@@ -31,6 +34,7 @@ class ByteTokenizer : public Tokenizer {
   std::string decode(std::span<const int32_t> tokens) const override;
   int64_t vocab_size() const override { return 256 + special_tokens_; }
   std::string name() const override { return "bytes"; }
+  bool splits_anywhere() const override { return true; }
 
  private:
   int32_t special_tokens_;
