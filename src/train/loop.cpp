@@ -97,9 +97,8 @@ void Session::begin() {
   if (run_.resume) {
     resumed = resume_run(run_, trainer_, state_, files_);
     if (!resumed) observer_.on_note("no checkpoint to resume from: the run starts anew");
-  } else if (!find_checkpoints(files_.checkpoints()).empty()) {
-    throw Error({"this folder holds a run already", run_.out,
-                 "--resume to go on with it, or another --out", ""});
+  } else {
+    refuse_existing_run(run_.out);
   }
   if (!resumed) {
     std::filesystem::remove(files_.path("result.json"));
@@ -107,6 +106,7 @@ void Session::begin() {
     const Arena::Scope scope(*arena_);
     run_.model->refresh_weights(context_);
   }
+  if (run_.accepted) run_.accepted();
   seconds_before_ = state_.seconds;
   if (resumed) checkpointed_step_ = trainer_.steps_done();
 

@@ -85,13 +85,15 @@ struct TrainRun {
   std::string title;
   std::string loss_unit = "nats/byte";
   bool resume = false;
+  /// Called once nothing can refuse the run any more, before its first step; may be empty.
+  std::function<void()> accepted;
   /// The model's text at a step, `last` when the run is done; may be empty.
   std::function<std::string(int64_t step, bool last)> sample;
   std::function<bool()> stop_requested;  // may be empty
   TrainObserver* observer = nullptr;     // may be absent
 };
 
-/// Runs to the last step or until a stop is requested. Errors (full disk, data gone, loss that stays
+/// Runs to the last step or until a stop is requested. The caller holds RunLock(run.out). Errors (full disk, data gone, loss that stays
 /// not finite) leave the checkpoints that were there.
 TrainResult run_training(const TrainRun& run);
 

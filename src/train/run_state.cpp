@@ -1,14 +1,7 @@
 #include "train/run_state.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <filesystem>
-
 #include "core/error.h"
-#include "core/mapped_file.h"
+#include "train/run_folder.h"
 
 namespace adder {
 namespace {
@@ -18,12 +11,6 @@ constexpr int64_t kVersion = 1;
 constexpr const char* kMetrics = "metrics.jsonl";
 constexpr const char* kSamples = "sample.txt";
 constexpr const char* kEvents = "events.out.tfevents.adder";
-
-void make_folder(const std::string& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (error) throw Error({"cannot make the folder", path, "", error.message()});
-}
 
 JsonValue state_json(const RunState& state) {
   JsonValue json;
@@ -87,17 +74,6 @@ int64_t size_of(const JsonValue& sizes, std::string_view name) {
 RunFiles::RunFiles(const std::string& out, const LogConfig& log) : out_(out), log_(log) {
   make_folder(out_);
   make_folder(checkpoints());
-  const std::string lock = path(".lock");
-  lock_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (lock_ < 0) throw Error({"cannot open", lock, "", system_reason(errno)});
-  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-    ::close(lock_);
-    throw Error({"another run is training into this folder", out_, "", ""});
-  }
-}
-
-RunFiles::~RunFiles() {
-  if (lock_ >= 0) ::close(lock_);
 }
 
 void RunFiles::open_logs(const JsonValue& sizes) {

@@ -9,6 +9,7 @@
 #include "train/append_log.h"
 #include "train/loop.h"
 #include "train/metrics.h"
+#include "train/run_folder.h"
 
 namespace adder {
 
@@ -26,14 +27,11 @@ struct RunState {
 /// The paths and growing files of OUT.
 class RunFiles {
  public:
-  /// Makes the folders. A second run into the same folder is an Error as long as the first lives.
+  /// Makes the folders.
   RunFiles(const std::string& out, const LogConfig& log);
-  ~RunFiles();
-  RunFiles(const RunFiles&) = delete;
-  RunFiles& operator=(const RunFiles&) = delete;
 
   std::string path(const std::string& name) const { return out_ + "/" + name; }
-  std::string checkpoints() const { return path("checkpoints"); }
+  std::string checkpoints() const { return checkpoint_folder(out_); }
 
   /// Opens the growing files, cut to what `sizes` (from sizes(), or null for a new run) says.
   void open_logs(const JsonValue& sizes);
@@ -45,7 +43,6 @@ class RunFiles {
  private:
   std::string out_;
   LogConfig log_;
-  int lock_ = -1;
   AppendLog metrics_;
   AppendLog samples_;
   EventLog events_;
