@@ -89,14 +89,14 @@ struct GatedNormShape {
 template <class T>
 struct GatedNormForward {
   using Acc = accumulate_t<T>;
-  const T* y = nullptr;       // (rows, width), row stride y_stride
+  const T* y = nullptr;  // (rows, width), row stride y_stride
   int64_t y_stride = 0;
-  const T* z = nullptr;       // (rows, width), row stride z_stride
+  const T* z = nullptr;  // (rows, width), row stride z_stride
   int64_t z_stride = 0;
-  const Acc* w = nullptr;     // (width)
-  T* out = nullptr;           // (rows, width), row stride out_stride
+  const Acc* w = nullptr;  // (width)
+  T* out = nullptr;        // (rows, width), row stride out_stride
   int64_t out_stride = 0;
-  Acc* rstd = nullptr;        // (rows, width / group), kept for backward; absent: not written
+  Acc* rstd = nullptr;  // (rows, width / group), kept for backward; absent: not written
 };
 
 template <class T>
@@ -108,13 +108,13 @@ struct GatedNormBackward {
   int64_t z_stride = 0;
   const Acc* w = nullptr;
   const Acc* rstd = nullptr;
-  const T* gout = nullptr;    // (rows, width), row stride gout_stride
+  const T* gout = nullptr;  // (rows, width), row stride gout_stride
   int64_t gout_stride = 0;
-  T* dy = nullptr;            // (rows, width), row stride dy_stride, written
+  T* dy = nullptr;  // (rows, width), row stride dy_stride, written
   int64_t dy_stride = 0;
-  T* dz = nullptr;            // (rows, width), row stride dz_stride, written
+  T* dz = nullptr;  // (rows, width), row stride dz_stride, written
   int64_t dz_stride = 0;
-  Acc* dw = nullptr;          // (width), written; may be absent
+  Acc* dw = nullptr;  // (width), written; may be absent
 };
 
 template <class T>

@@ -77,7 +77,7 @@ accumulate_t<T> activation_gradient(const Sequence<T>& seq, const Conv1dBackward
   const Acc s = sigmoid(a);
   if (!absolute) return gy * (s * (1 + a * (1 - s)));
   const Acc size = std::abs(a);
-  const Acc slope = s * (1 + size * (1 - s));
+  const Acc slope = s * (1 + size * (1 + s));
   const Acc curvature = s * (1 - s) * (2 + size);
   return std::abs(gy) * (slope + curvature * seq.sum(t, c, true));
 }

@@ -1,0 +1,486 @@
+#include <memory>
+#include <tuple>
+#include <utility>
+
+#include "kernels/norm/norm.h"
+#include "kernels/ref/norm_ref.h"
+#include "measure/evaluation.h"
+#include "measure/variant.h"
+
+namespace adder::measure {
+namespace {
+
+std::string numbered(const char* name, double value) {
+  return std::string(" ") + name + " " + std::to_string(value);
+}
+
+// ---- RMSNorm and LayerNorm with the residual add -------------------------------------------------
+
+struct NormCase {
+  NormShape shape;
+  bool x = true;         // absent: r = residual_in, and dx is not asked for
+  bool residual = true;  // residual_in, g_later
+  bool w = true;         // w, dw
+  bool b = false;        // b, db
+  bool residual_out = true;
+  bool in_place = false;  // residual_out is residual_in, dr is g_later
+  int64_t gap = 0;        // elements between the rows of x
+  double scale = 1.0;
+  double offset = 0.0;
+
+  std::string describe() const {
+    std::string text = shape.describe();
+    if (x) text += " x";
+    if (residual) text += " residual";
+    if (w) text += " w";
+    if (b) text += " b";
+    if (residual_out) text += " residual_out";
+    if (in_place) text += " in_place";
+    if (gap != 0) text += " gap " + std::to_string(gap);
+    if (scale != 1.0) text += numbered("scale", scale);
+    if (offset != 0.0) text += numbered("offset", offset);
+    return text;
+  }
+};
+
+template <class T, class R>
+struct NormProblem {
+  using Acc = accumulate_t<T>;
+  explicit NormProblem(const NormCase& c)
+      : given(c),
+        x(c.shape.rows * (c.shape.width + c.gap)),
+        y(count()),
+        gy(count()),
+        dx(count()),
+        residual_in(count()),
+        residual_out(count()),
+        r(count()),
+        g_later(count()),
+        dr(count()),
+        w(c.shape.width),
+        b(c.shape.width),
+        dw(c.shape.width),
+        db(c.shape.width),
+        rstd(c.shape.rows),
+        mean(c.shape.rows),
+        given_rstd(c.shape.rows),
+        given_mean(c.shape.rows) {}
+
+  NormProblem(const NormCase& c, uint64_t seed) : NormProblem(c) {
+    fill_normal(x, seed, "norm.x", c.scale);
+    fill_normal(residual_in, seed, "norm.residual_in", c.scale);
+    fill_normal(r, seed, "norm.r", c.scale);
+    for (int64_t i = 0; i < count(); ++i) {
+      if (c.offset == 0) break;
+      residual_in[i] = from_double<R>(to_double(residual_in[i]) + c.offset);
+      r[i] = from_double<R>(to_double(r[i]) + c.offset);
+    }
+    fill_normal(gy, seed, "norm.gy");
+    fill_normal(g_later, seed, "norm.g_later");
+    fill_uniform(w, seed, "norm.w", -1.5, 1.5);
+    fill_uniform(b, seed, "norm.b", -1.0, 1.0);
+    take_statistics_of_r();
+    if (c.in_place) {
+      residual_out = residual_in;
+      dr = g_later;
+    }
+  }
+
+  // What forward would have kept for backward: here in double, rounded once.
+  void take_statistics_of_r() {
+    NormShape shape = given.shape;
+    auto r64 = r.template converted<double>();
+    Guarded<double> y64(count()), rstd64(shape.rows), mean64(shape.rows);
+    NormForward<double, double> args;
+    args.residual_in = r64.data();
+    args.y = y64.data();
+    args.rstd = rstd64.data();
+    args.mean = mean64.data();
+    ref::norm_forward(shape, args, false);
+    given_rstd = rstd64.template converted<Acc>();
+    given_mean = mean64.template converted<Acc>();
+  }
+
+  template <class U, class S>
+  NormProblem<U, S> converted() const {
+    NormProblem<U, S> out(given);
+    out.x = x.template converted<U>();
+    out.gy = gy.template converted<U>();
+    out.residual_in = residual_in.template converted<S>();
+    out.r = r.template converted<S>();
+    out.g_later = g_later.template converted<S>();
+    out.w = w.template converted<accumulate_t<U>>();
+    out.b = b.template converted<accumulate_t<U>>();
+    out.given_rstd = given_rstd.template converted<accumulate_t<U>>();
+    out.given_mean = given_mean.template converted<accumulate_t<U>>();
+    if (given.in_place) {
+      out.residual_out = out.residual_in;
+      out.dr = out.g_later;
+    }
+    return out;
+  }
+
+  int64_t count() const { return given.shape.rows * given.shape.width; }
+  bool layer() const { return given.shape.kind == NormKind::layer; }
+  NormForward<T, R> forward() {
+    NormForward<T, R> args;
+    if (given.x) args.x = x.data();
+    args.x_stride = given.shape.width + given.gap;
+    if (given.residual)
+      args.residual_in = given.in_place ? residual_out.data() : residual_in.data();
+    if (given.w) args.w = w.data();
+    if (given.b) args.b = b.data();
+    args.y = y.data();
+    if (given.residual_out) args.residual_out = residual_out.data();
+    args.rstd = rstd.data();
+    if (layer()) args.mean = mean.data();
+    return args;
+  }
+  NormBackward<T, R> backward() {
+    NormBackward<T, R> args;
+    args.r = r.data();
+    args.rstd = given_rstd.data();
+    if (layer()) args.mean = given_mean.data();
+    if (given.w) args.w = w.data();
+    args.gy = gy.data();
+    if (given.residual) args.g_later = given.in_place ? dr.data() : g_later.data();
+    args.dr = dr.data();
+    if (given.x) args.dx = dx.data();
+    if (given.w) args.dw = dw.data();
+    if (given.b) args.db = db.data();
+    return args;
+  }
+  void watch(InputWatch& inputs) const {
+    inputs.watch("x", x);
+    inputs.watch("residual_in", residual_in);
+    inputs.watch("r", r);
+    inputs.watch("w", w);
+    inputs.watch("b", b);
+    inputs.watch("gy", gy);
+    inputs.watch("g_later", g_later);
+    inputs.watch("given_rstd", given_rstd);
+    inputs.watch("given_mean", given_mean);
+  }
+
+  NormCase given;
+  Guarded<T> x, y, gy, dx;
+  Guarded<R> residual_in, residual_out, r, g_later, dr;
+  Guarded<Acc> w, b, dw, db, rstd, mean, given_rstd, given_mean;
+};
+
+template <class T, class R>
+void run_reference(NormProblem<T, R>& problem, Direction direction, bool absolute) {
+  if (direction == Direction::forward) {
+    ref::norm_forward(problem.given.shape, problem.forward(), absolute);
+  } else {
+    ref::norm_backward(problem.given.shape, problem.backward(), absolute);
+  }
+}
+
+template <class T, class R>
+void run_door(NormProblem<T, R>& problem, Direction direction, Context& context,
+              std::string_view line) {
+  if (direction == Direction::forward) {
+    norm_forward(context, problem.given.shape, problem.forward(), {.name = line});
+  } else {
+    norm_backward(context, problem.given.shape, problem.backward(), {.name = line});
+  }
+}
+
+template <class T, class R>
+Comparison check(const NormCase& given, const std::string& line, Direction direction,
+                 const RunOptions& options) {
+  NormProblem<T, R> got(given, options.seed);
+  auto evaluated = got.template converted<T, R>();
+  auto expected = got.template converted<double, double>();
+  auto absolute = got.template converted<double, double>();
+  InputWatch inputs;
+  got.watch(inputs);
+  run_planned(options.threads, [&](Context& context) { run_door(got, direction, context, line); });
+  run_reference(expected, direction, false);
+  run_reference(evaluated, direction, false);
+  run_reference(absolute, direction, true);
+  Comparison result;
+  inputs.check(result);
+  const auto& [e, v, a] = std::tie(expected, evaluated, absolute);
+  if (direction == Direction::forward) {
+    compare_output(result, "y", got.y, e.y, v.y, a.y);
+    compare_output(result, "residual_out", got.residual_out, e.residual_out, v.residual_out,
+                   a.residual_out);
+    compare_output(result, "rstd", got.rstd, e.rstd, v.rstd, a.rstd);
+    compare_output(result, "mean", got.mean, e.mean, v.mean, a.mean);
+  } else {
+    compare_output(result, "dr", got.dr, e.dr, v.dr, a.dr);
+    compare_output(result, "dx", got.dx, e.dx, v.dx, a.dx);
+    compare_output(result, "dw", got.dw, e.dw, v.dw, a.dw);
+    compare_output(result, "db", got.db, e.db, v.db, a.db);
+  }
+  return result;
+}
+
+// ---- gated RMSNorm -------------------------------------------------------------------------------
+
+struct GatedCase {
+  GatedNormShape shape;
+  int64_t gap = 0;  // elements between rows: different for every array
+  bool dw = true;
+  double scale = 1.0;
+
+  std::string describe() const {
+    std::string text = shape.describe();
+    if (gap != 0) text += " gap " + std::to_string(gap);
+    if (dw) text += " dw";
+    if (scale != 1.0) text += numbered("scale", scale);
+    return text;
+  }
+};
+
+template <class T>
+struct GatedProblem {
+  using Acc = accumulate_t<T>;
+  explicit GatedProblem(const GatedCase& c)
+      : given(c),
+        y(count(1)),
+        z(count(2)),
+        out(count(3)),
+        gout(count(0)),
+        dy(count(2)),
+        dz(count(1)),
+        w(c.shape.width),
+        dw(c.shape.width),
+        rstd(c.shape.rows * (c.shape.width / c.shape.group_width())),
+        given_rstd(rstd.count()) {}
+
+  GatedProblem(const GatedCase& c, uint64_t seed) : GatedProblem(c) {
+    fill_normal(y, seed, "gated.y", c.scale);
+    fill_normal(z, seed, "gated.z", 2.0);
+    fill_normal(gout, seed, "gated.gout");
+    fill_uniform(w, seed, "gated.w", -1.5, 1.5);
+    // What forward would have kept for backward: here in double, rounded once.
+    auto in_double = converted<double>();
+    ref::gated_norm_forward(given.shape, in_double.forward(), false);
+    given_rstd = in_double.rstd.template converted<Acc>();
+  }
+
+  template <class U>
+  GatedProblem<U> converted() const {
+    GatedProblem<U> to(given);
+    to.y = y.template converted<U>();
+    to.z = z.template converted<U>();
+    to.gout = gout.template converted<U>();
+    to.w = w.template converted<accumulate_t<U>>();
+    to.given_rstd = given_rstd.template converted<accumulate_t<U>>();
+    return to;
+  }
+
+  int64_t stride(int64_t times) const { return given.shape.width + times * given.gap; }
+  int64_t count(int64_t times) const { return given.shape.rows * stride(times); }
+  GatedNormForward<T> forward() {
+    return {y.data(), stride(1), z.data(), stride(2), w.data(), out.data(), stride(3), rstd.data()};
+  }
+  GatedNormBackward<T> backward() {
+    GatedNormBackward<T> args;
+    args.y = y.data();
+    args.y_stride = stride(1);
+    args.z = z.data();
+    args.z_stride = stride(2);
+    args.w = w.data();
+    args.rstd = given_rstd.data();
+    args.gout = gout.data();
+    args.gout_stride = stride(0);
+    args.dy = dy.data();
+    args.dy_stride = stride(2);
+    args.dz = dz.data();
+    args.dz_stride = stride(1);
+    if (given.dw) args.dw = dw.data();
+    return args;
+  }
+  void watch(InputWatch& inputs) const {
+    inputs.watch("y", y);
+    inputs.watch("z", z);
+    inputs.watch("w", w);
+    inputs.watch("gout", gout);
+    inputs.watch("given_rstd", given_rstd);
+  }
+
+  GatedCase given;
+  Guarded<T> y, z, out, gout, dy, dz;
+  Guarded<Acc> w, dw, rstd, given_rstd;
+};
+
+template <class T>
+void run_reference(GatedProblem<T>& problem, Direction direction, bool absolute) {
+  if (direction == Direction::forward) {
+    ref::gated_norm_forward(problem.given.shape, problem.forward(), absolute);
+  } else {
+    ref::gated_norm_backward(problem.given.shape, problem.backward(), absolute);
+  }
+}
+
+template <class T>
+void run_door(GatedProblem<T>& problem, Direction direction, Context& context,
+              std::string_view line) {
+  if (direction == Direction::forward) {
+    gated_norm_forward(context, problem.given.shape, problem.forward(), {.name = line});
+  } else {
+    gated_norm_backward(context, problem.given.shape, problem.backward(), {.name = line});
+  }
+}
+
+template <class T>
+Comparison check(const GatedCase& given, const std::string& line, Direction direction,
+                 const RunOptions& options) {
+  GatedProblem<T> got(given, options.seed);
+  auto evaluated = got.template converted<T>();
+  auto expected = got.template converted<double>();
+  auto absolute = got.template converted<double>();
+  InputWatch inputs;
+  got.watch(inputs);
+  run_planned(options.threads, [&](Context& context) { run_door(got, direction, context, line); });
+  run_reference(expected, direction, false);
+  run_reference(evaluated, direction, false);
+  run_reference(absolute, direction, true);
+  Comparison result;
+  inputs.check(result);
+  const auto& [e, v, a] = std::tie(expected, evaluated, absolute);
+  if (direction == Direction::forward) {
+    compare_output(result, "out", got.out, e.out, v.out, a.out);
+    compare_output(result, "rstd", got.rstd, e.rstd, v.rstd, a.rstd);
+  } else {
+    compare_output(result, "dy", got.dy, e.dy, v.dy, a.dy);
+    compare_output(result, "dz", got.dz, e.dz, v.dz, a.dz);
+    compare_output(result, "dw", got.dw, e.dw, v.dw, a.dw);
+  }
+  return result;
+}
+
+// ---- the lists -----------------------------------------------------------------------------------
+
+// Both directions of one table line on one case.
+template <class Problem, class AnyLine, class AnyCase, class Check>
+void add_line(std::vector<Variant>& variants, const AnyLine& line, const AnyCase& given,
+              const std::string& suffix, const Check& check_line) {
+  for (const Direction direction : {Direction::forward, Direction::backward}) {
+    // Without rows forward writes nothing that could be compared (norm_test runs it).
+    if (direction == Direction::forward && given.shape.rows == 0) continue;
+    Variant variant;
+    variant.family = "norm";
+    variant.line = line.info;
+    variant.direction = direction;
+    variant.shape = given.describe() + suffix;
+    variant.cost = given.shape.cost(direction, line.info.dtype);
+    variant.accepted = line.accepts(Context{}.caps(), given.shape);
+    const std::string name = line.info.name;
+    variant.check = [=](const RunOptions& options) {
+      return check_line(given, name, direction, options);
+    };
+    const auto prepare = [=](bool reference) {
+      return [=](const RunOptions& options) -> std::unique_ptr<Prepared> {
+        return std::make_unique<PreparedCall<Problem>>(
+            std::make_unique<Problem>(given, options.seed), reference ? 1 : options.threads,
+            [=](Problem& problem, Context& context) {
+              if (!reference) run_door(problem, direction, context, name);
+              if (reference && !context.arena->measuring()) {
+                run_reference(problem, direction, false);
+              }
+            });
+      };
+    };
+    variant.prepare = prepare(false);
+    variant.prepare_reference = prepare(true);
+    variants.push_back(std::move(variant));
+  }
+}
+
+template <class T, class R>
+void add_norm(std::vector<Variant>& variants, const NormCase& given) {
+  const std::string suffix = std::string(" residual ") + std::string(dtype_name(dtype_of<R>));
+  for (const auto& line : norm_lines<T, R>()) {
+    add_line<NormProblem<T, R>>(variants, line, given, suffix, check<T, R>);
+  }
+}
+
+template <class T>
+void add_gated(std::vector<Variant>& variants, const GatedCase& given) {
+  for (const auto& line : gated_norm_lines<T>()) {
+    add_line<GatedProblem<T>>(variants, line, given, "", check<T>);
+  }
+}
+
+std::vector<NormCase> norm_test_cases() {
+  const auto rms = [](int64_t rows, int64_t width) { return NormShape{rows, width}; };
+  const auto layer = [](int64_t rows, int64_t width) {
+    return NormShape{rows, width, NormKind::layer};
+  };
+  return {
+      {.shape = rms(0, 7)},
+      {.shape = layer(1, 1), .b = true},
+      {.shape = rms(1, 1)},
+      {.shape = rms(2, 2), .residual = false},
+      {.shape = layer(63, 5), .w = false, .gap = 3},
+      {.shape = rms(64, 17), .b = true, .in_place = true},
+      {.shape = layer(65, 37), .b = true, .in_place = true, .gap = 1},
+      {.shape = rms(127, 64), .x = false, .residual_out = false},
+      {.shape = layer(11, 127), .x = false, .b = true, .residual_out = false},
+      {.shape = rms(200, 65), .w = false, .gap = 7},
+      {.shape = rms(149, 131), .residual = false, .b = true, .residual_out = false, .gap = 2},
+      {.shape = layer(131, 200), .residual = false},
+      {.shape = rms(5, 1031), .in_place = true},
+      {.shape = layer(3, 2053), .b = true},
+      {.shape = rms(300, 41), .b = true},
+      {.shape = rms(4, 63), .in_place = true, .scale = 0.0},  // rms of zeros: eps alone
+      {.shape = layer(4, 63), .b = true, .scale = 0.0},
+      {.shape = rms(3, 1000), .scale = 1e18},  // squares beyond float
+      {.shape = layer(3, 1000), .b = true, .scale = 1e18},
+      {.shape = rms(3, 100), .scale = 1e-18},
+      {.shape = layer(5, 300), .b = true, .scale = 0.01, .offset = 100.0},
+      {.shape = {3, 33, NormKind::rms, 0.0}},
+  };
+}
+
+std::vector<GatedCase> gated_test_cases() {
+  return {
+      {.shape = {0, 8, 0, false}},
+      {.shape = {1, 1, 0, false}, .gap = 1},
+      {.shape = {1, 1, 1, true}},
+      {.shape = {2, 34, 17, false}, .gap = 5},
+      {.shape = {63, 35, 7, true}, .gap = 3},
+      {.shape = {64, 64, 16, false}},
+      {.shape = {65, 127, 0, true}, .gap = 1},
+      {.shape = {127, 130, 65, false}, .dw = false},
+      {.shape = {200, 66, 1, true}},
+      {.shape = {131, 96, 96, false}, .gap = 32},
+      {.shape = {5, 1031, 0, false}},
+      {.shape = {7, 1036, 518, true}, .gap = 9},
+      {.shape = {3, 48, 24, false}, .scale = 0.0},
+      {.shape = {3, 48, 24, true}, .scale = 0.0},
+      {.shape = {2, 1000, 0, false}, .scale = 1e18},
+      {.shape = {2, 1000, 500, true}, .scale = 1e18},
+  };
+}
+
+}  // namespace
+
+std::vector<Variant> norm_variants(Purpose purpose) {
+  const bool test = purpose == Purpose::test;
+  std::vector<Variant> variants;
+  const std::vector<NormCase> norm_bench = {
+      {.shape = {2048, 256}}, {.shape = {2048, 768}}, {.shape = {1, 768}}, {.shape = {64, 768}}};
+  for (const NormCase& given : test ? norm_test_cases() : norm_bench) {
+    if (test) add_norm<double, double>(variants, given);
+    add_norm<float, float>(variants, given);
+    add_norm<Bf16, float>(variants, given);
+    add_norm<Bf16, Bf16>(variants, given);
+  }
+  const std::vector<GatedCase> gated_bench = {{.shape = {2048, 512, 0, false}, .gap = 512},
+                                              {.shape = {2048, 1536, 0, false}, .gap = 1536},
+                                              {.shape = {1, 1536, 0, false}}};
+  for (const GatedCase& given : test ? gated_test_cases() : gated_bench) {
+    if (test) add_gated<double>(variants, given);
+    add_gated<float>(variants, given);
+    add_gated<Bf16>(variants, given);
+  }
+  return variants;
+}
+
+}  // namespace adder::measure
