@@ -1,7 +1,6 @@
 #include <algorithm>
 
 #include "api/model_impl.h"
-#include "api/text_generation.h"
 #include "core/error.h"
 #include "formats/model_config.h"
 #include "kernels/loss/loss.h"
@@ -45,31 +44,6 @@ ModelSpec spec_of(const ModelConfig& config, const GenerationConfig& generation)
     spec.eos_token_ids.push_back(static_cast<int32_t>(id));
   }
   return spec;
-}
-
-Generation generation_of(const GenerateOptions& options, const ModelSpec& spec) {
-  Generation request;
-  request.max_tokens = options.max_tokens;
-  request.sampling.temperature = options.temperature;
-  request.sampling.top_k = options.top_k;
-  request.sampling.top_p = options.top_p;
-  request.sampling.min_p = options.min_p;
-  request.sampling.repetition_penalty = options.repetition_penalty;
-  request.sampling.seed = options.seed;
-  request.end_ids = options.end_ids.value_or(spec.eos_token_ids);
-  return request;
-}
-
-FinishReason finish_reason(StopReason reason) {
-  switch (reason) {
-    case StopReason::length:
-      return FinishReason::length;
-    case StopReason::end_token:
-      return FinishReason::end_token;
-    case StopReason::callback:
-      break;
-  }
-  return FinishReason::callback;
 }
 
 double mean_over_targets(const TokenBatch& batch, const std::vector<double>& row_loss) {
@@ -253,30 +227,6 @@ int64_t Model::freeze(const std::string& pattern) {
     throw Error({"too late to freeze", "model", "freeze before the first gradient", pattern});
   }
   return impl_->model->freeze(pattern);
-}
-
-GeneratedTokens Model::generate(std::span<const int32_t> prompt, const GenerateOptions& options,
-                                const std::function<bool(int32_t)>& on_token) const {
-  EngineOptions engine_options;
-  engine_options.threads = impl_->threads;
-  Engine engine(impl_->model, engine_options);
-  GenerationResult result =
-      engine.generate(0, prompt, generation_of(options, impl_->spec), on_token);
-  return {std::move(result.ids), finish_reason(result.reason)};
-}
-
-GeneratedText Model::generate_text(std::string_view prompt, const GenerateOptions& options,
-                                   const std::function<bool(std::string_view)>& on_text) const {
-  const auto tokenizer = model_tokenizer(impl_->model->config());
-  EngineOptions engine_options;
-  engine_options.threads = impl_->threads;
-  Engine engine(impl_->model, engine_options);
-  TextResult result =
-      adder::generate_text(engine, *tokenizer, prompt_ids(*tokenizer, impl_->generation, prompt),
-                           {generation_of(options, impl_->spec), options.stop}, on_text);
-  const FinishReason reason =
-      result.stop_string ? FinishReason::stop_string : finish_reason(result.tokens.reason);
-  return {std::move(result.text), reason};
 }
 
 std::string Model::save(const std::string& directory) const {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "api/model_impl.h"
@@ -17,6 +18,8 @@ struct Trainer::Impl {
 };
 
 namespace {
+
+constexpr double kNormFloor = 1e-6;  // PyTorch's clip_grad_norm_
 
 void check_option(bool good, const char* name, const char* expected, double value) {
   if (good) return;
@@ -90,7 +93,7 @@ TrainStep Trainer::step(std::span<const int32_t> ids, std::span<const int32_t> t
   result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.gradient_norm);
   if (result.skipped) return result;
   const double clip = impl_->options.clip_norm;
-  impl_->update(clip > 0 && result.gradient_norm > clip ? clip / result.gradient_norm : 1.0);
+  impl_->update(clip > 0 ? std::min(1.0, clip / (result.gradient_norm + kNormFloor)) : 1.0);
   return result;
 }
 
