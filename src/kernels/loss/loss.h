@@ -13,10 +13,10 @@ inline constexpr int32_t kIgnoreIndex = -100;
 
 struct LossShape {
   int64_t rows = 0;
-  int64_t vocab = 0;         // columns that take part
-  int64_t columns = 0;       // columns of a row (>= vocab): the padded ones get gradient 0
+  int64_t vocab = 0;    // columns that take part
+  int64_t columns = 0;  // columns of a row (>= vocab): the padded ones get gradient 0
   double label_smoothing = 0;
-  double z_loss = 0;         // zeta, weight of lse^2
+  double z_loss = 0;  // zeta, weight of lse^2
 
   void check() const;
   Cost cost(Direction direction, Dtype dtype) const;
@@ -26,7 +26,7 @@ struct LossShape {
 template <class T>
 struct LossForward {
   using Acc = accumulate_t<T>;
-  const T* logits = nullptr;         // (rows, columns), row stride logit_stride
+  const T* logits = nullptr;  // (rows, columns), row stride logit_stride
   int64_t logit_stride = 0;
   const int32_t* targets = nullptr;  // (rows), in [0, vocab) or kIgnoreIndex
   double* row_loss = nullptr;        // (rows), 0 where ignored: the caller sums them in order

@@ -1,0 +1,171 @@
+#include "kernels/loss/fused.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/threads.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/loss/fused.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "core/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace adder::HWY_NAMESPACE {
+namespace {
+
+constexpr int64_t kItemElements = 16384;  // of logits, at least one row
+// Elements summed in the compute type before the sum goes on in double.
+constexpr int64_t kSumBlock = 2048;
+
+template <class T>
+accumulate_t<T> largest(const T* x, int64_t count) {
+  using C = accumulate_t<T>;
+  const Words<C> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto lowest = hn::Set(d, -std::numeric_limits<C>::infinity());
+  auto first = lowest, second = lowest;
+  int64_t i = 0;
+  for (; i + 2 * lanes <= count; i += 2 * lanes) {
+    first = hn::Max(first, load(d, x + i));
+    second = hn::Max(second, load(d, x + i + lanes));
+  }
+  C most = hn::GetLane(hn::MaxOfLanes(d, hn::Max(first, second)));
+  for (; i < count; ++i) most = std::max(most, static_cast<C>(x[i]));
+  return most;
+}
+
+// Sum over the elements of term(word), which must be 0 where the mask of the last word is off.
+template <class T, class Term>
+HWY_INLINE double sum_of(const T* x, int64_t count, const Term& term) {
+  using C = accumulate_t<T>;
+  const Words<C> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  double total = 0;
+  for (int64_t begin = 0; begin < count; begin += kSumBlock) {
+    const int64_t end = std::min(count, begin + kSumBlock);
+    auto first = hn::Zero(d), second = hn::Zero(d);
+    int64_t i = begin;
+    for (; i + 2 * lanes <= end; i += 2 * lanes) {
+      first = hn::Add(first, term(load(d, x + i)));
+      second = hn::Add(second, term(load(d, x + i + lanes)));
+    }
+    for (; i < end; i += lanes) {
+      const auto left = static_cast<size_t>(std::min(lanes, end - i));
+      const auto last = term(load_n(d, x + i, left));
+      first = hn::Add(first, hn::IfThenElseZero(hn::FirstN(d, left), last));
+    }
+    total += static_cast<double>(hn::GetLane(hn::SumOfLanes(d, hn::Add(first, second))));
+  }
+  return total;
+}
+
+template <class T>
+double sum_of_exps(const T* x, int64_t count, accumulate_t<T> most) {
+  const Words<accumulate_t<T>> d;
+  const auto shift = hn::Set(d, most);
+  return sum_of(x, count, [&](auto word) { return exp_word(d, hn::Sub(word, shift)); });
+}
+
+template <class T>
+double sum_of_logits(const T* x, int64_t count) {
+  return sum_of(x, count, [](auto word) { return word; });
+}
+
+template <class T>
+void write_zeros(T* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = T(0.0f);
+}
+
+// to = factor e^(x - most) - smooth.
+template <class T>
+void write_gradient(const T* x, int64_t count, accumulate_t<T> most, accumulate_t<T> factor,
+                    accumulate_t<T> smooth, T* to) {
+  const Words<accumulate_t<T>> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto shift = hn::Set(d, most), scale = hn::Set(d, factor), less = hn::Set(d, smooth);
+  for (int64_t i = 0; i < count; i += lanes) {
+    const auto left = static_cast<size_t>(std::min(lanes, count - i));
+    const auto e = exp_word(d, hn::Sub(load_n(d, x + i, left), shift));
+    store_n(hn::MulSub(e, scale, less), d, to + i, left);
+  }
+}
+
+// math.md 8.1 with q = (1 - eps) onehot(target) + eps / vocab.
+template <class T>
+void row(const LossShape& shape, const LossForward<T>& args, int64_t index) {
+  using C = accumulate_t<T>;
+  const T* x = args.logits + index * args.logit_stride;
+  T* gradient = args.dlogits == nullptr ? nullptr : args.dlogits + index * args.dlogit_stride;
+  const int32_t target = args.targets[index];
+  if (target == kIgnoreIndex) {
+    args.row_loss[index] = 0;
+    if (gradient != nullptr) write_zeros(gradient, shape.columns);
+    return;
+  }
+  const double eps = shape.label_smoothing, even = eps / static_cast<double>(shape.vocab);
+  const C most = largest(x, shape.vocab);
+  const double sum = sum_of_exps(x, shape.vocab, most);
+  const double lse = static_cast<double>(most) + std::log(sum);
+  const double at_target = static_cast<double>(x[target]);
+  // Without smoothing a logit of -inf must not meet a factor of 0.
+  const double smoothed = eps == 0 ? 0.0 : even * sum_of_logits(x, shape.vocab);
+  args.row_loss[index] = lse - (1 - eps) * at_target - smoothed + shape.z_loss * lse * lse;
+  if (gradient == nullptr) return;
+
+  const double factor = args.gradient_scale * (1 + 2 * shape.z_loss * lse) / sum;
+  const double smooth = args.gradient_scale * even;
+  write_gradient(x, shape.vocab, most, static_cast<C>(factor), static_cast<C>(smooth), gradient);
+  // In one piece, so that a narrow type rounds it once.
+  const double gain = factor * std::exp(at_target - static_cast<double>(most));
+  gradient[target] = T(static_cast<C>(gain - smooth - args.gradient_scale * (1 - eps)));
+  write_zeros(gradient + shape.vocab, shape.columns - shape.vocab);
+}
+
+template <class T>
+void forward(const LossShape& shape, const LossForward<T>& args, Exec exec) {
+  const int64_t item_rows =
+      std::max<int64_t>(1, kItemElements / std::max<int64_t>(1, shape.columns));
+  parallel_for(exec.threads, (shape.rows + item_rows - 1) / item_rows, [&](int64_t item) {
+    const int64_t end = std::min(shape.rows, (item + 1) * item_rows);
+    for (int64_t index = item * item_rows; index < end; ++index) row(shape, args, index);
+  });
+}
+
+}  // namespace
+
+// HWY_EXPORT takes plain functions: one name a type.
+void fused_f64(const LossShape& shape, const LossForward<double>& args, Exec exec) {
+  forward(shape, args, exec);
+}
+void fused_f32(const LossShape& shape, const LossForward<float>& args, Exec exec) {
+  forward(shape, args, exec);
+}
+void fused_bf16(const LossShape& shape, const LossForward<Bf16>& args, Exec exec) {
+  forward(shape, args, exec);
+}
+
+}  // namespace adder::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace adder {
+
+HWY_EXPORT(fused_f64);
+HWY_EXPORT(fused_f32);
+HWY_EXPORT(fused_bf16);
+
+void fused_cross_entropy(const LossShape& shape, const LossForward<double>& args, Exec exec) {
+  HWY_DYNAMIC_DISPATCH(fused_f64)(shape, args, exec);
+}
+void fused_cross_entropy(const LossShape& shape, const LossForward<float>& args, Exec exec) {
+  HWY_DYNAMIC_DISPATCH(fused_f32)(shape, args, exec);
+}
+void fused_cross_entropy(const LossShape& shape, const LossForward<Bf16>& args, Exec exec) {
+  HWY_DYNAMIC_DISPATCH(fused_bf16)(shape, args, exec);
+}
+
+}  // namespace adder
+#endif

@@ -1,0 +1,14 @@
+// Reference of family `loss` (math.md 8.1), in accumulate_t<T>, a row at a time. absolute: the
+// running-error bound of the same formulas, with true exponentials; where a rounded value feeds an
+// exponential or a logarithm, its first-order condition is added.
+#pragma once
+
+#include "kernels/loss/loss.h"
+
+namespace adder::ref {
+
+template <class T>
+void softmax_cross_entropy(const LossShape& shape, const LossForward<T>& args,
+                           bool absolute = false);
+
+}  // namespace adder::ref
