@@ -180,18 +180,40 @@ HWY_INLINE V<D> softplus_word(D d, V<D> x) {
   return hn::IfThenElse(hn::Gt(x, hn::Set(d, static_cast<hn::TFromD<D>>(20))), x, soft);
 }
 
+/// The parts of sigmoid(x) as root * root * rest: for x < 0 e^x alone would leave the normal range
+/// while x e^x is still in it, e^(x/2) does not.
+template <class D>
+struct SigmoidParts {
+  V<D> root;   // e^(x/2) for x < 0, else 1
+  V<D> rest;   // 1 / (1 + e^-|x|)
+  V<D> other;  // 1 - sigmoid(x)
+};
+
+template <class D>
+HWY_INLINE SigmoidParts<D> sigmoid_parts(D d, V<D> x) {
+  using C = hn::TFromD<D>;
+  const auto one = hn::Set(d, static_cast<C>(1));
+  const auto half = exp_word(d, hn::Mul(hn::Neg(hn::Abs(x)), hn::Set(d, static_cast<C>(0.5))));
+  const auto e = hn::Mul(half, half);
+  const auto rest = hn::Div(one, hn::Add(one, e));
+  const auto negative = hn::Lt(x, hn::Zero(d));
+  return {hn::IfThenElse(negative, half, one), rest,
+          hn::IfThenElse(negative, rest, hn::Mul(e, rest))};
+}
+
 /// x sigmoid(x).
 template <class D>
 HWY_INLINE V<D> silu_word(D d, V<D> x) {
-  return hn::Mul(x, sigmoid_word(d, x));
+  const auto parts = sigmoid_parts(d, x);
+  return hn::Mul(hn::Mul(hn::Mul(x, parts.root), parts.rest), parts.root);
 }
 
 /// silu'(x) = s (1 + x (1 - s)), s = sigmoid(x).
 template <class D>
 HWY_INLINE V<D> silu_slope_word(D d, V<D> x) {
-  const auto one = hn::Set(d, static_cast<hn::TFromD<D>>(1));
-  const auto s = sigmoid_word(d, x);
-  return hn::Mul(s, hn::MulAdd(x, hn::Sub(one, s), one));
+  const auto parts = sigmoid_parts(d, x);
+  const auto factor = hn::MulAdd(x, parts.other, hn::Set(d, static_cast<hn::TFromD<D>>(1)));
+  return hn::Mul(hn::Mul(hn::Mul(factor, parts.root), parts.rest), parts.root);
 }
 
 }  // namespace adder::HWY_NAMESPACE

@@ -1,0 +1,198 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/pointwise/pointwise_simd.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "core/simd-inl.h"
+#include "core/threads.h"
+#include "kernels/pointwise/pointwise_lines.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace adder::HWY_NAMESPACE {
+
+// Calls body(d, i, n) for each word of [0, count); n lanes are in use.
+template <class C, class Body>
+HWY_INLINE void each_word(int64_t count, const Body& body) {
+  const Words<C> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t i = 0; i < count; i += lanes) {
+    body(d, i, static_cast<size_t>(std::min(lanes, count - i)));
+  }
+}
+
+template <class T>
+HWY_NOINLINE void add_words(int64_t count, const T* x, T* sum) {
+  each_word<accumulate_t<T>>(count, [&](auto d, int64_t i, size_t n) HWY_ATTR {
+    store_n(hn::Add(load_n(d, sum + i, n), load_n(d, x + i, n)), d, sum + i, n);
+  });
+}
+
+template <class Acc>
+HWY_NOINLINE void decay_words(int64_t count, const Acc* a_log, Acc* a) {
+  each_word<Acc>(count, [&](auto d, int64_t i, size_t n) HWY_ATTR {
+    store_n(hn::Neg(exp_word(d, load_n(d, a_log + i, n))), d, a + i, n);
+  });
+}
+
+template <class Acc>
+HWY_NOINLINE void multiply_words(int64_t count, const Acc* a, const Acc* da, bool accumulate,
+                                 Acc* out) {
+  each_word<Acc>(count, [&](auto d, int64_t i, size_t n) HWY_ATTR {
+    const auto product = hn::Mul(load_n(d, a + i, n), load_n(d, da + i, n));
+    store_n(accumulate ? hn::Add(load_n(d, out + i, n), product) : product, d, out + i, n);
+  });
+}
+
+template <class T>
+HWY_NOINLINE void column_sum_words(int64_t rows, int64_t width, const T* g, int64_t stride,
+                                   accumulate_t<T>* sums) {
+  each_word<accumulate_t<T>>(width, [&](auto d, int64_t i, size_t n) HWY_ATTR {
+    auto sum = hn::Zero(d);
+    for (int64_t row = 0; row < rows; ++row) sum = hn::Add(sum, load_n(d, g + row * stride + i, n));
+    store_n(sum, d, sums + i, n);
+  });
+}
+
+template <class From, class To>
+HWY_NOINLINE void convert_words(int64_t count, const From* from, To* to) {
+  each_word<float>(count, [&](auto d, int64_t i, size_t n) HWY_ATTR {
+    store_n(load_n(d, from + i, n), d, to + i, n);
+  });
+}
+
+template <class T>
+HWY_NOINLINE void gate_row(int64_t width, const T* y, const T* gate, T* out) {
+  each_word<accumulate_t<T>>(width, [&](auto d, int64_t i, size_t n) HWY_ATTR {
+    store_n(hn::Mul(load_n(d, y + i, n), silu_word(d, load_n(d, gate + i, n))), d, out + i, n);
+  });
+}
+
+template <class T>
+HWY_NOINLINE void gate_gradient_row(const GateBackward<T>& a, int64_t row, int64_t width) {
+  const T* y = a.y + row * a.y_stride;
+  const T* gate = a.gate + row * a.gate_stride;
+  const T* gout = a.gout + row * a.gout_stride;
+  T* dy = a.dy + row * a.dy_stride;
+  T* dgate = a.dgate + row * a.dgate_stride;
+  each_word<accumulate_t<T>>(width, [&](auto d, int64_t i, size_t n) HWY_ATTR {
+    const auto g = load_n(d, gout + i, n);
+    const auto x = load_n(d, gate + i, n);
+    const auto value = load_n(d, y + i, n);
+    store_n(hn::Mul(g, silu_word(d, x)), d, dy + i, n);
+    store_n(hn::Mul(hn::Mul(g, value), silu_slope_word(d, x)), d, dgate + i, n);
+  });
+}
+
+template <class Body>
+void each_row(const PointwiseShape& shape, Exec exec, const Body& body) {
+  const int64_t rows = gate_rows(shape.width);
+  parallel_for(exec.threads, (shape.rows + rows - 1) / rows, [&](int64_t item) {
+    const int64_t last = std::min(shape.rows, (item + 1) * rows);
+    for (int64_t row = item * rows; row < last; ++row) body(row);
+  });
+}
+
+template <class T>
+void gate_all(const PointwiseShape& shape, const GateForward<T>& a, Exec exec) {
+  each_row(shape, exec, [&](int64_t row) {
+    gate_row(shape.width, a.y + row * a.y_stride, a.gate + row * a.gate_stride,
+             a.out + row * a.out_stride);
+  });
+}
+
+template <class T>
+void gate_gradient_all(const PointwiseShape& shape, const GateBackward<T>& a, Exec exec) {
+  each_row(shape, exec, [&](int64_t row) { gate_gradient_row(a, row, shape.width); });
+}
+
+#define ADDER_POINTWISE_TARGET(T, Acc, suffix)                                                  \
+  void add_##suffix(int64_t n, const T* x, T* sum) { add_words(n, x, sum); }                    \
+  void column_sum_##suffix(int64_t r, int64_t w, const T* g, int64_t s, Acc* out) {             \
+    column_sum_words(r, w, g, s, out);                                                          \
+  }                                                                                             \
+  void gate_##suffix(const PointwiseShape& s, const GateForward<T>& a, Exec e) {                \
+    gate_all(s, a, e);                                                                          \
+  }                                                                                             \
+  void gate_gradient_##suffix(const PointwiseShape& s, const GateBackward<T>& a, Exec e) {      \
+    gate_gradient_all(s, a, e);                                                                 \
+  }
+ADDER_POINTWISE_TARGET(double, double, f64)
+ADDER_POINTWISE_TARGET(float, float, f32)
+ADDER_POINTWISE_TARGET(Bf16, float, bf16)
+#undef ADDER_POINTWISE_TARGET
+void decay_f64(int64_t n, const double* from, double* to) { decay_words(n, from, to); }
+void decay_f32(int64_t n, const float* from, float* to) { decay_words(n, from, to); }
+void multiply_f64(int64_t n, const double* a, const double* da, bool accumulate, double* out) {
+  multiply_words(n, a, da, accumulate, out);
+}
+void multiply_f32(int64_t n, const float* a, const float* da, bool accumulate, float* out) {
+  multiply_words(n, a, da, accumulate, out);
+}
+void narrow(int64_t n, const float* from, Bf16* to) { convert_words(n, from, to); }
+void widen(int64_t n, const Bf16* from, float* to) { convert_words(n, from, to); }
+
+}  // namespace adder::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace adder {
+
+#define ADDER_POINTWISE_DOORS(T, Acc, suffix)                                                  \
+  HWY_EXPORT(add_##suffix);                                                                    \
+  HWY_EXPORT(column_sum_##suffix);                                                             \
+  HWY_EXPORT(gate_##suffix);                                                                   \
+  HWY_EXPORT(gate_gradient_##suffix);                                                          \
+  template <>                                                                                  \
+  void add_block<T>(int64_t count, const T* x, T* sum) {                                       \
+    HWY_DYNAMIC_DISPATCH(add_##suffix)(count, x, sum);                                         \
+  }                                                                                            \
+  template <>                                                                                  \
+  void column_sum_block<T>(int64_t rows, int64_t width, const T* g, int64_t stride,            \
+                           Acc* sums) {                                                        \
+    HWY_DYNAMIC_DISPATCH(column_sum_##suffix)(rows, width, g, stride, sums);                   \
+  }                                                                                            \
+  void gate_forward_rowwise(const PointwiseShape& s, const GateForward<T>& a, Exec e) {        \
+    HWY_DYNAMIC_DISPATCH(gate_##suffix)(s, a, e);                                              \
+  }                                                                                            \
+  void gate_backward_rowwise(const PointwiseShape& s, const GateBackward<T>& a, Exec e) {      \
+    HWY_DYNAMIC_DISPATCH(gate_gradient_##suffix)(s, a, e);                                     \
+  }
+ADDER_POINTWISE_DOORS(double, double, f64)
+ADDER_POINTWISE_DOORS(float, float, f32)
+ADDER_POINTWISE_DOORS(Bf16, float, bf16)
+#undef ADDER_POINTWISE_DOORS
+
+HWY_EXPORT(decay_f64);
+HWY_EXPORT(decay_f32);
+HWY_EXPORT(multiply_f64);
+HWY_EXPORT(multiply_f32);
+HWY_EXPORT(narrow);
+HWY_EXPORT(widen);
+
+template <>
+void decay_block<double>(int64_t count, const double* a_log, double* a) {
+  HWY_DYNAMIC_DISPATCH(decay_f64)(count, a_log, a);
+}
+template <>
+void decay_block<float>(int64_t count, const float* a_log, float* a) {
+  HWY_DYNAMIC_DISPATCH(decay_f32)(count, a_log, a);
+}
+template <>
+void multiply_block<double>(int64_t count, const double* a, const double* da, bool accumulate,
+                            double* da_log) {
+  HWY_DYNAMIC_DISPATCH(multiply_f64)(count, a, da, accumulate, da_log);
+}
+template <>
+void multiply_block<float>(int64_t count, const float* a, const float* da, bool accumulate,
+                           float* da_log) {
+  HWY_DYNAMIC_DISPATCH(multiply_f32)(count, a, da, accumulate, da_log);
+}
+void convert_block(int64_t count, const float* from, Bf16* to) {
+  HWY_DYNAMIC_DISPATCH(narrow)(count, from, to);
+}
+void convert_block(int64_t count, const Bf16* from, float* to) {
+  HWY_DYNAMIC_DISPATCH(widen)(count, from, to);
+}
+
+}  // namespace adder
+#endif

@@ -1,0 +1,159 @@
+#include "kernels/pointwise/pointwise.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/simd_targets.h"
+#include "measure/evaluation.h"
+#include "measure/gradcheck.h"
+#include "measure/variant.h"
+
+namespace adder {
+namespace {
+
+using measure::fill_normal;
+using measure::fill_uniform;
+using measure::Guarded;
+using measure::run_planned;
+
+// Runs body once for each SIMD target.
+template <class Body>
+void on_every_target(const Body& body) {
+  for (const auto& target : simd_targets()) {
+    SCOPED_TRACE(target.name);
+    force_simd_target(target.bits);
+    body();
+  }
+  force_simd_target(0);
+}
+
+TEST(Pointwise, EveryLineMatchesTheReferenceOnEveryTarget) {
+  on_every_target([] {
+    for (const auto& variant : measure::pointwise_variants(measure::Purpose::test)) {
+      for (const int threads : {1, 2}) {
+        const auto comparison = variant.check({threads, 11});
+        EXPECT_TRUE(comparison.passed()) << direction_name(variant.direction) << " "
+                                         << dtype_name(variant.line.dtype) << " " << variant.shape
+                                         << ": " << comparison.describe();
+      }
+    }
+  });
+}
+
+TEST(Pointwise, GateGradientMatchesCentralDifferences) {
+  constexpr int64_t kWidth = 13;
+  Guarded<double> y(kWidth), gate(kWidth), gout(kWidth), out(kWidth), dy(kWidth), dgate(kWidth);
+  fill_normal(y, 1, "y");
+  fill_normal(gate, 1, "gate", 2);
+  fill_normal(gout, 1, "gout");
+  const PointwiseShape shape{1, kWidth};
+  const auto loss = [&] {
+    run_planned(1, [&](Context& c) {
+      gate_forward<double>(c, shape,
+                           {y.data(), kWidth, gate.data(), kWidth, out.data(), kWidth});
+    });
+    double sum = 0;
+    for (int64_t i = 0; i < kWidth; ++i) sum += gout[i] * out[i];
+    return sum;
+  };
+  run_planned(1, [&](Context& c) {
+    gate_backward<double>(c, shape,
+                          {y.data(), kWidth, gate.data(), kWidth, gout.data(), kWidth, dy.data(),
+                           kWidth, dgate.data(), kWidth});
+  });
+  for (auto [value, gradient] : {std::pair{&y, &dy}, {&gate, &dgate}}) {
+    for (int64_t i = 0; i < kWidth; ++i) {
+      const double kept = (*value)[i];
+      (*value)[i] = kept + 1e-5;
+      const double up = loss();
+      (*value)[i] = kept - 1e-5;
+      const double down = loss();
+      (*value)[i] = kept;
+      EXPECT_NEAR((up - down) / 2e-5, (*gradient)[i], 1e-8);
+    }
+  }
+}
+
+TEST(Pointwise, ColumnSumAddsRowsInFixedOrder) {
+  on_every_target([] {
+    for (const int64_t rows : {0, 1, 63, 64, 65, 1000}) {
+      constexpr int64_t kWidth = 37, kStride = 41;
+      Guarded<Bf16> g(rows * kStride + 1);
+      fill_normal(g, 3, "g");
+      std::vector<Guarded<float>> sums;
+      for (const int threads : {1, 2, 3}) {
+        Guarded<float> out(kWidth);
+        for (int64_t c = 0; c < kWidth; ++c) out[c] = 1;
+        run_planned(threads, [&](Context& c) {
+          column_sum<Bf16>(c, {rows, kWidth}, g.data(), kStride, out.data(), true);
+        });
+        EXPECT_TRUE(out.intact());
+        sums.push_back(out);
+      }
+      for (int64_t c = 0; c < kWidth; ++c) {
+        double expected = 1, size = 1;
+        for (int64_t r = 0; r < rows; ++r) {
+          const double x = measure::to_double(g[r * kStride + c]);
+          expected += x;
+          size += std::abs(x);
+        }
+        EXPECT_NEAR(sums[0][c], expected, 8 * 0x1p-24 * size);
+        EXPECT_EQ(sums[0][c], sums[1][c]);
+        EXPECT_EQ(sums[0][c], sums[2][c]);
+      }
+    }
+  });
+}
+
+TEST(Pointwise, ConvertRoundsToNearestEven) {
+  on_every_target([] {
+    constexpr int64_t kCount = 20011;
+    Guarded<float> from(kCount), back(kCount);
+    Guarded<Bf16> to(kCount);
+    fill_normal(from, 5, "from", 1e3);
+    from[7] = std::nanf("");
+    from[8] = INFINITY;
+    from[9] = 3.4e38f;
+    run_planned(2, [&](Context& c) {
+      convert(c, kCount, from.data(), to.data());
+      convert(c, kCount, to.data(), back.data());
+    });
+    for (int64_t i = 0; i < kCount; ++i) {
+      EXPECT_EQ(to[i].bits, Bf16(from[i]).bits) << i;
+      if (i != 7) {
+        EXPECT_EQ(back[i], static_cast<float>(to[i]));
+      }
+    }
+    EXPECT_TRUE(std::isnan(back[7]));
+    EXPECT_TRUE(to.intact());
+  });
+}
+
+TEST(Pointwise, DecayAndItsGradient) {
+  on_every_target([] {
+    constexpr int64_t kCount = 1003;
+    Guarded<double> a_log(kCount), a(kCount), da(kCount), da_log(kCount);
+    fill_uniform(a_log, 6, "a_log", -8, 5);
+    fill_normal(da, 6, "da");
+    run_planned(2, [&](Context& c) {
+      decay_from_log(c, kCount, a_log.data(), a.data());
+      decay_log_gradient(c, kCount, a.data(), da.data(), da_log.data(), false);
+      add_into(c, kCount, da.data(), da_log.data());
+    });
+    for (int64_t i = 0; i < kCount; ++i) {
+      EXPECT_NEAR(a[i] / -std::exp(a_log[i]), 1.0, 1e-14);
+      EXPECT_NEAR(da_log[i], da[i] * a[i] + da[i], 1e-13 * (1 + std::abs(da[i] * a[i])));
+    }
+  });
+}
+
+TEST(Pointwise, AWrongGateIsSeen) {
+  measure::Comparison comparison;
+  comparison.add({"out", Dtype::f32, {1.0f + 0x1p-19f}, {1.0}, {1.0}, {1.0}});
+  EXPECT_FALSE(comparison.passed());
+  EXPECT_THROW((PointwiseShape{-1, 2}.check()), Error);
+}
+
+}  // namespace
+}  // namespace adder
