@@ -32,8 +32,8 @@ struct EmbedForward {
 template <class T>
 struct EmbedBackward {
   const int32_t* ids = nullptr;
-  const accumulate_t<T>* g = nullptr;   // (rows, width)
-  accumulate_t<T>* dtable = nullptr;    // (vocab, width), added to
+  const accumulate_t<T>* g = nullptr;  // (rows, width)
+  accumulate_t<T>* dtable = nullptr;   // (vocab, width), added to
 };
 
 template <class T, class P>
