@@ -28,6 +28,9 @@ void add_commands(CLI::App& app) {
   add_bench_command(app);
   add_info_command(app);
   add_tokenize_command(app);
+  add_generate_command(app);
+  add_eval_command(app);
+  add_logits_command(app);
 }
 
 std::string version_text() {
@@ -56,7 +59,10 @@ void occupy_standard_descriptors() {
 void check_command_name(const CLI::App& app, int argc, char** argv) {
   if (argc < 2) throw UsageError("a command is required; see adder --help");
   const std::string word = argv[1];
-  if (word.rfind('-', 0) == 0) return;
+  if (word.rfind('-', 0) == 0) {
+    if (app.get_option_no_throw(word) != nullptr) return;
+    throw UsageError(fmt::format("unknown option '{}'; see adder --help", word));
+  }
   std::vector<std::string> known;
   for (const CLI::App* command : app.get_subcommands({})) known.push_back(command->get_name());
   if (std::find(known.begin(), known.end(), word) != known.end()) return;

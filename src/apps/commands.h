@@ -15,6 +15,9 @@ void add_op_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_info_command(CLI::App& app);
 void add_tokenize_command(CLI::App& app);
+void add_generate_command(CLI::App& app);
+void add_eval_command(CLI::App& app);
+void add_logits_command(CLI::App& app);
 
 /// Leaves the command with this code.
 struct ExitWith {
