@@ -60,24 +60,20 @@ void Engine::reset(int64_t slot) {
   state_->reset(slot);
 }
 
-void Engine::reserve(const TokenLayout& layout, bool last_only) {
-  const auto key = std::make_tuple(layout.batch, layout.len, last_only);
-  auto found = planned_.find(key);
-  if (found == planned_.end()) {
-    const int64_t bytes = plan_bytes(context_, [&](Context& measuring) {
-      model_->logits(measuring, layout, nullptr, state_.get(), last_only, nullptr);
-    });
-    found = planned_.emplace(key, bytes).first;
-  }
-  if (found->second > arena_.capacity()) arena_ = Arena(found->second);
-  const int64_t rows = last_only ? layout.batch : layout.rows();
-  logits_.resize(static_cast<size_t>(
-      std::max<int64_t>(static_cast<int64_t>(logits_.size()), rows * logit_stride())));
-}
-
 void Engine::run(const TokenLayout& layout, const int32_t* ids, bool last_only) {
-  reserve(layout, last_only);
-  model_->logits(context_, layout, ids, state_.get(), last_only, logits_.data());
+  const int64_t rows = last_only ? layout.batch : layout.rows();
+  const size_t needed = static_cast<size_t>(rows * logit_stride());
+  if (logits_.size() < needed) logits_.resize(needed);
+  const auto call = [&](Context& context) {
+    model_->logits(context, layout, ids, state_.get(), last_only, logits_.data());
+  };
+  const auto key = std::make_tuple(layout.batch, layout.len, last_only);
+  auto planned = planned_.find(key);
+  if (planned == planned_.end()) {
+    planned = planned_.emplace(key, plan_bytes(context_, call)).first;
+  }
+  if (planned->second > arena_.capacity()) arena_ = Arena(planned->second);
+  call(context_);
 }
 
 std::span<const float> Engine::prefill(int64_t slot, std::span<const int32_t> ids) {

@@ -86,7 +86,6 @@ class Engine {
   void check_slot(int64_t slot) const;
   std::vector<int32_t> start(std::span<const int32_t> prompt) const;
   void run(const TokenLayout& layout, const int32_t* ids, bool last_only);
-  void reserve(const TokenLayout& layout, bool last_only);
 
   std::shared_ptr<const LanguageModel<float>> model_;
   EngineOptions options_;
