@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
-#include <map>
 
 #include "core/error.h"
 #include "models/model_io.h"
@@ -121,6 +120,7 @@ void Session::begin() {
   const double per_epoch = run_.batches->steps_per_epoch();
   start.epochs = per_epoch > 0 ? static_cast<double>(run_.train.steps) / per_epoch : 0;
   start.threads = context_.threads;
+  start.loss_unit = run_.loss_unit;
   observer_.on_start(start);
 }
 
@@ -236,6 +236,7 @@ TrainResult Session::result() const {
   result.parameters = run_.model->params().parameter_count();
   result.best_step = result.step;
   result.train_loss = state_.last_loss;
+  result.loss_unit = run_.loss_unit;
   result.plot_note = plot_note_;
   return result;
 }
@@ -294,73 +295,8 @@ TrainResult Session::go() {
   return finish();
 }
 
-std::map<std::string, JsonValue> flat_members(const JsonValue& recipe) {
-  std::map<std::string, JsonValue> members;
-  for (const JsonMember& item : recipe.as_object()) members[item.key] = item.value;
-  return members;
-}
-
 }  // namespace
 
 TrainResult run_training(const TrainRun& run) { return Session(run).go(); }
-
-void refuse_changed_recipe(const JsonValue& stored, const JsonValue& now,
-                           const std::vector<std::string>& may_change, const std::string& where) {
-  const auto before = flat_members(stored);
-  const auto after = flat_members(now);
-  for (const auto& [key, value] : after) {
-    const auto match = [&key = key](const std::string& pattern) {
-      return glob_match(pattern, key);
-    };
-    if (std::any_of(may_change.begin(), may_change.end(), match)) continue;
-    const auto old = before.find(key);
-    if (old != before.end() && old->second == value) continue;
-    throw Error({"the recipe of the run cannot be changed on resume: '" + key + "'", where,
-                 old == before.end() ? "no such key" : write_json(old->second, {.indent = 0}),
-                 write_json(value, {.indent = 0})});
-  }
-}
-
-JsonValue train_result_json(const TrainResult& result) {
-  const auto number = [](const std::optional<double>& value) {
-    return value && std::isfinite(*value) ? JsonValue(*value) : JsonValue(nullptr);
-  };
-  JsonValue json;
-  json.set("finished", result.finished);
-  json.set("step", result.step);
-  json.set("steps", result.steps);
-  json.set("tokens", result.tokens);
-  json.set("skipped", result.skipped);
-  json.set("seconds", result.seconds);
-  json.set("tokens_per_s", result.tokens_per_s);
-  json.set("parameters", result.parameters);
-  json.set("best_step", result.best_step);
-  json.set("val_loss", number(result.val_loss));
-  json.set("bits_per_byte", number(result.bits_per_byte));
-  json.set("train_loss", number(result.train_loss));
-  json.set("model_note", result.model_note);
-  json.set("plot_note", result.plot_note);
-  return json;
-}
-
-TrainResult train_result_from_json(const JsonValue& json, const std::string& where) {
-  JsonFields fields(json, where);
-  TrainResult result;
-  result.finished = fields.get_bool("finished");
-  result.step = fields.get_int("step");
-  result.steps = fields.get_int("steps");
-  result.tokens = fields.get_int("tokens");
-  result.skipped = fields.get_int("skipped");
-  result.seconds = fields.get_double("seconds");
-  result.tokens_per_s = fields.get_double("tokens_per_s");
-  result.parameters = fields.get_int("parameters");
-  result.best_step = fields.get_int("best_step");
-  if (fields.has("val_loss")) result.val_loss = fields.get_double("val_loss");
-  if (fields.has("bits_per_byte")) result.bits_per_byte = fields.get_double("bits_per_byte");
-  result.train_loss = fields.has("train_loss") ? fields.get_double("train_loss") : NAN;
-  result.model_note = fields.get_string("model_note", "");
-  result.plot_note = fields.get_string("plot_note", "");
-  return result;
-}
 
 }  // namespace adder

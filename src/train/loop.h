@@ -34,6 +34,7 @@ struct TrainStart {
   int64_t memory_bytes = 0;  // weights, gradients, moments, arena
   double epochs = 0;         // that the run makes over its data
   int threads = 1;
+  std::string loss_unit;  // "nats/byte", "nats/token"
 };
 
 struct TrainResult {
@@ -48,6 +49,7 @@ struct TrainResult {
   int64_t best_step = 0;           // of the saved model
   std::optional<double> val_loss;  // of the saved model, over all validation tokens
   std::optional<double> bits_per_byte;
+  std::string loss_unit;
   double train_loss = 0;   // of the last step
   std::string model_note;  // why the model is not in the Hugging Face layout, or ""
   std::string plot_note;   // why there is no plot, or ""

@@ -25,9 +25,9 @@ struct MetricsRecord {
   int64_t skipped = 0;  // steps that were not finite, so far
 };
 
-/// {"step": .., "tokens": .., "seconds": .., "train_loss": .., "val_loss": .., "bits_per_byte": ..,
-/// "lr": .., "grad_norm": .., "tokens_per_s": .., "skipped": ..} and a newline. Numbers that are not
-/// finite become null.
+/// {"step":3,"tokens":6144,"seconds":..,"train_loss":..,"val_loss":..,"bits_per_byte":..,"lr":..,
+/// "grad_norm":..,"tokens_per_s":..,"skipped":0} and a newline. Numbers that are not finite become
+/// null.
 std::string metrics_line(const MetricsRecord& record);
 
 /// The lines of a metrics file, in order; a line that is none is an Error naming FILE:LINE. Null

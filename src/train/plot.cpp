@@ -80,13 +80,13 @@ std::string quoted(std::string_view text) {
 }
 
 // The start of a run would flatten the rest: the axis ends a little above the loss that all but the
-// first fiftieth of the points stay below.
+// first twentieth of the points stay below.
 double axis_top(const std::vector<Point>& train, const std::vector<Point>& validation) {
   std::vector<double> losses;
   for (const Point& point : train) losses.push_back(point.loss);
   for (const Point& point : validation) losses.push_back(point.loss);
   std::sort(losses.begin(), losses.end());
-  const size_t index = losses.size() - 1 - losses.size() / 50;
+  const size_t index = losses.size() - 1 - losses.size() / 20;
   const double low = losses.front();
   return losses[index] + std::max(0.06 * (losses[index] - low), 1e-3);
 }
@@ -163,7 +163,7 @@ std::string loss_plot_script(const std::vector<MetricsRecord>& records, const Lo
       "  $smooth using 1:2 with lines lw 2.5 lc rgb '#1F618D' title 'training, averaged'";
   if (!validation.empty()) {
     script +=
-        fmt::format("set label 1 '{:.3f}' at {},{} right offset 0,-1.1 textcolor rgb '#C0392B'\n",
+        fmt::format("set label 1 '{:.3f}' at {},{} right offset 0,0.9 textcolor rgb '#C0392B'\n",
                     validation.back().loss, validation.back().step, validation.back().loss);
     curves +=
         ", \\\n  $validation using 1:2 with linespoints lw 2.5 pt 7 ps 0.6 lc rgb '#C0392B' "
