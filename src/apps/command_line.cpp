@@ -24,6 +24,7 @@ constexpr int kFailure = 1;
 constexpr int kWrongUsage = 2;
 
 void add_commands(CLI::App& app) {
+  add_train_command(app);
   add_op_command(app);
   add_bench_command(app);
   add_info_command(app);

@@ -11,6 +11,7 @@ class App;
 
 namespace adder::apps {
 
+void add_train_command(CLI::App& app);
 void add_op_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_info_command(CLI::App& app);
