@@ -1,8 +1,8 @@
-#include <memory>
+#include <fmt/format.h>
 
 #include "kernels/optim/optim.h"
 #include "kernels/ref/optim_ref.h"
-#include "measure/evaluation.h"
+#include "measure/tensors.h"
 #include "measure/variant.h"
 
 namespace adder::measure {
@@ -10,115 +10,158 @@ namespace {
 
 struct Case {
   OptimShape shape;
-  StepValues values;
   AdamWConstants constants;
-  double scale = 1;  // of the gradient
+  StepValues values;
+
+  std::string describe() const {
+    return fmt::format(
+        "{} t{}{}{}{}", shape.describe(), values.step, constants.weight_decay > 0 ? " decay" : "",
+        values.clip_coefficient != 1 ? " clip" : "", values.skip != 0 ? " skip" : "");
+  }
 };
 
 template <class Acc>
-struct Problem {
-  explicit Problem(const Case& c)
-      : given(c), g(c.shape.count), p(g.count()), m(g.count()), v(g.count()) {}
-  Problem(const Case& c, uint64_t seed) : Problem(c) {
-    fill_normal(g, seed, "optim.g", c.scale);
-    fill_normal(p, seed, "optim.p");
-    fill_normal(m, seed, "optim.m", 0.1 * c.scale);
-    fill_uniform(v, seed, "optim.v", 0, c.scale * c.scale);
+struct Tensors {
+  Guarded<Acc> g, p, m, v;
+
+  Tensors(const Case& item, uint64_t seed)
+      : g(item.shape.count), p(item.shape.count), m(item.shape.count), v(item.shape.count) {
+    fill_normal(g, seed, "optim g", 1e-2);
+    fill_normal(p, seed, "optim p");
+    fill_normal(m, seed, "optim m", 1e-2);
+    fill_uniform(v, seed, "optim v", 0, 1e-3);
+    // A parameter that never had a gradient: 0 / (0 + eps).
+    for (int64_t i = 3; i < item.shape.count; i += 17) g[i] = m[i] = v[i] = 0;
   }
   template <class U>
-  Problem<U> converted() const {
-    Problem<U> out(given);
-    out.g = g.template converted<U>();
-    out.p = p.template converted<U>();
-    out.m = m.template converted<U>();
-    out.v = v.template converted<U>();
-    return out;
+  explicit Tensors(const Tensors<U>& other)
+      : g(other.g.template converted<Acc>()),
+        p(other.p.template converted<Acc>()),
+        m(other.m.template converted<Acc>()),
+        v(other.v.template converted<Acc>()) {}
+
+  AdamWArgs<Acc> args(const Case& item) {
+    return {item.constants, &item.values, g.data(), p.data(), m.data(), v.data()};
   }
-  AdamWArgs<Acc> args() {
-    return {given.constants, &given.values, g.data(), p.data(), m.data(), v.data()};
-  }
-  Case given;
-  Guarded<Acc> g, p, m, v;
 };
 
-std::vector<Case> cases(Purpose purpose) {
-  if (purpose == Purpose::bench) return {{{1817856}, {1e-3, 1, 100, 0}, {}, 1}};
-  std::vector<Case> all;
-  for (const int64_t count : {0, 1, 2, 15, 16, 17, 63, 1000, 16384, 16385, 40009}) {
-    all.push_back({{count}, {3e-3, 0.7, 1, 0}, {}, 1});
-  }
-  all.push_back({{517}, {1e-2, 1, 1000000, 0}, {0.9, 0.999, 1e-8, 0}, 1});
-  all.push_back({{517}, {1e-2, 1, 3, 0}, {0, 0, 1e-8, 0.1}, 1});
-  all.push_back({{517}, {1e-2, 1, 3, 1}, {}, 1});  // skipped step: nothing changes
-  all.push_back({{517}, {1e-2, 1, 3, 0}, {}, 1e-18});
-  all.push_back({{517}, {1e-2, 1, 3, 0}, {}, 1e17});
-  return all;
+template <class Acc>
+bool same_bytes(const Guarded<Acc>& x, const Guarded<Acc>& y) {
+  return std::memcmp(x.data(), y.data(), static_cast<size_t>(x.count()) * sizeof(Acc)) == 0;
 }
 
 template <class Acc>
-Comparison check(const Case& c, const char* line, const RunOptions& options) {
-  Problem<Acc> got(c, options.seed);
-  Problem<double> expected = got.template converted<double>();
-  Problem<double> absolute = got.template converted<double>();
-  Problem<Acc> evaluated = got;
+Comparison check(const OptimLine<Acc>& line, const Case& item, const RunOptions& options) {
+  Tensors<Acc> given(item, options.seed);
+  Tensors<Acc> evaluated(given);
+  Tensors<double> expected(given), absolute(given);
+  const Tensors<Acc> before(given);
+  Exec exec;
+  exec.threads = options.threads;
+  line.run.adamw(item.shape, given.args(item), exec);
+  ref::adamw(item.shape, evaluated.args(item));
+  ref::adamw(item.shape, expected.args(item));
+  ref::adamw(item.shape, absolute.args(item), true);
+
   Comparison comparison;
-  InputWatch watch;
-  watch.watch("g", got.g);
-  run_planned(options.threads, [&](Context& context) {
-    adamw_step(context, c.shape, got.args(), Choice{line, 0});
-  });
-  ref::adamw_step(c.shape, expected.args());
-  ref::adamw_step(c.shape, evaluated.args());
-  ref::adamw_step(c.shape, absolute.args(), true);
-  compare_output(comparison, "p", got.p, expected.p, evaluated.p, absolute.p);
-  compare_output(comparison, "m", got.m, expected.m, evaluated.m, absolute.m);
-  compare_output(comparison, "v", got.v, expected.v, evaluated.v, absolute.v);
-  watch.check(comparison);
-  if (c.shape.count == 0) comparison.elements = 1;
+  const auto add = [&](const char* name, auto field) {
+    comparison.add({name, dtype_of<Acc>, field(given).widened(), field(expected).widened(),
+                    field(evaluated).widened(), field(absolute).widened()});
+    field(given).check_guards(comparison, name);
+  };
+  add("p", [](const auto& tensors) -> const auto& { return tensors.p; });
+  add("m", [](const auto& tensors) -> const auto& { return tensors.m; });
+  add("v", [](const auto& tensors) -> const auto& { return tensors.v; });
+  if (!same_bytes(given.g, before.g)) comparison.add_fault("changed an input");
   return comparison;
 }
 
 template <class Acc>
-void append(std::vector<Variant>& out, Purpose purpose) {
+class PreparedAdamW : public Prepared {
+ public:
+  PreparedAdamW(const OptimLine<Acc>* line, const Case& item, const RunOptions& options)
+      : line_(line), item_(item), tensors_(item, options.seed) {
+    exec_.threads = options.threads;
+  }
+  void run() override {
+    if (line_ == nullptr) return ref::adamw(item_.shape, tensors_.args(item_));
+    line_->run.adamw(item_.shape, tensors_.args(item_), exec_);
+  }
+
+ private:
+  const OptimLine<Acc>* line_;
+  Case item_;
+  Tensors<Acc> tensors_;
+  Exec exec_;
+};
+
+template <class Acc>
+void add_variants(const std::vector<Case>& cases, std::vector<Variant>& variants) {
+  const Context context;
   for (const auto& line : optim_lines<Acc>()) {
-    for (const Case& c : cases(purpose)) {
+    for (const Case& item : cases) {
       Variant variant;
       variant.family = "optim";
       variant.line = line.info;
-      variant.direction = Direction::step;
-      variant.shape = c.shape.describe() + " step " + std::to_string(c.values.step) +
-                      (c.values.skip != 0 ? " skip" : "");
-      variant.cost = c.shape.cost(dtype_of<Acc>);
-      const char* name = line.info.name;
-      variant.check = [c, name](const RunOptions& options) { return check<Acc>(c, name, options); };
-      variant.prepare = [c, name](const RunOptions& options) -> std::unique_ptr<Prepared> {
-        return std::make_unique<PreparedCall<Problem<Acc>>>(
-            std::make_unique<Problem<Acc>>(c, options.seed), options.threads,
-            [name](Problem<Acc>& problem, Context& context) {
-              adamw_step(context, problem.given.shape, problem.args(), Choice{name, 0});
-            });
+      variant.shape = item.describe();
+      variant.cost = item.shape.cost(dtype_of<Acc>);
+      variant.accepted = line.accepts(context.caps(), item.shape);
+      const auto* chosen = &line;
+      variant.check = [chosen, item](const RunOptions& options) {
+        return check(*chosen, item, options);
       };
-      variant.prepare_reference = [c](const RunOptions& options) -> std::unique_ptr<Prepared> {
-        return std::make_unique<PreparedCall<Problem<Acc>>>(
-            std::make_unique<Problem<Acc>>(c, options.seed), 1,
-            [](Problem<Acc>& problem, Context& context) {
-              if (!context.arena->measuring()) {
-                ref::adamw_step(problem.given.shape, problem.args());
-              }
-            });
+      variant.prepare = [chosen, item](const RunOptions& options) {
+        return std::make_unique<PreparedAdamW<Acc>>(chosen, item, options);
       };
-      out.push_back(std::move(variant));
+      variant.prepare_reference = [item](const RunOptions& options) {
+        return std::make_unique<PreparedAdamW<Acc>>(nullptr, item, options);
+      };
+      variants.push_back(std::move(variant));
     }
   }
+}
+
+std::vector<Case> test_cases() {
+  std::vector<Case> cases;
+  int index = 0;
+  for (const int64_t count : {0, 1, 2, 15, 16, 17, 63, 64, 65, 127, 200, 1009, 70001}) {
+    for (const int64_t step : {1, 2, 1000, 1000000}) {
+      if (count > 1009 && step > 1) continue;
+      Case item;
+      item.shape.count = count;
+      item.values.step = step;
+      item.values.learning_rate = 3e-3;
+      item.values.clip_coefficient = index % 2 == 0 ? 1 : 0.37;
+      item.values.skip = index % 11 == 7 ? 1 : 0;
+      item.constants.weight_decay = index % 3 == 0 ? 0 : 0.1;
+      cases.push_back(item);
+      ++index;
+    }
+  }
+  return cases;
+}
+
+// All parameters of the small training model, and of a 130M model's head.
+std::vector<Case> bench_cases() {
+  std::vector<Case> cases;
+  for (const int64_t count : {1750000, 38615040}) {
+    Case item;
+    item.shape.count = count;
+    item.values.step = 100;
+    item.values.learning_rate = 1e-9;  // keeps the values normal over many runs
+    cases.push_back(item);
+  }
+  return cases;
 }
 
 }  // namespace
 
 std::vector<Variant> optim_variants(Purpose purpose) {
-  std::vector<Variant> out;
-  append<float>(out, purpose);
-  append<double>(out, purpose);
-  return out;
+  std::vector<Variant> variants;
+  const auto cases = purpose == Purpose::test ? test_cases() : bench_cases();
+  if (purpose == Purpose::test) add_variants<double>(cases, variants);
+  add_variants<float>(cases, variants);
+  return variants;
 }
 
 }  // namespace adder::measure

@@ -17,11 +17,11 @@ namespace adder::HWY_NAMESPACE {
 
 template <class Acc>
 struct StepFactors {
-  Acc clip;     // of g
-  Acc keep;     // 1 - lr wd
+  Acc clip;                        // of g
+  Acc keep;                        // 1 - lr wd
   Acc beta1, beta2, rest1, rest2;  // rest = 1 - beta
-  Acc scale;    // lr / (1 - beta1^t)
-  Acc root;     // 1 / sqrt(1 - beta2^t)
+  Acc scale;                       // lr / (1 - beta1^t)
+  Acc root;                        // 1 / sqrt(1 - beta2^t)
   Acc eps;
 
   explicit StepFactors(const AdamWArgs<Acc>& args) {

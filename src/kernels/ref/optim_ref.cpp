@@ -5,29 +5,42 @@
 namespace adder::ref {
 
 template <class Acc>
-void adamw_step(const OptimShape& shape, const AdamWArgs<Acc>& args, bool absolute) {
+void adamw(const OptimShape& shape, const AdamWArgs<Acc>& args, bool absolute) {
   const StepValues& values = *args.values;
-  const AdamWConstants& constants = args.constants;
   if (values.skip != 0) return;
-  const auto lr = static_cast<Acc>(values.learning_rate);
-  const auto b1 = static_cast<Acc>(constants.beta1);
-  const auto b2 = static_cast<Acc>(constants.beta2);
-  const auto correction1 = static_cast<Acc>(1 - std::pow(constants.beta1, values.step));
-  const auto correction2 = static_cast<Acc>(std::sqrt(1 - std::pow(constants.beta2, values.step)));
+  const auto t = static_cast<double>(values.step);
+  const auto b1 = static_cast<Acc>(args.constants.beta1),
+             b2 = static_cast<Acc>(args.constants.beta2);
+  const auto rate =
+      static_cast<Acc>(values.learning_rate / (1 - std::pow(args.constants.beta1, t)));
+  const auto root2 = static_cast<Acc>(std::sqrt(1 - std::pow(args.constants.beta2, t)));
+  const auto decay = static_cast<Acc>(values.learning_rate * args.constants.weight_decay);
   for (int64_t i = 0; i < shape.count; ++i) {
     const Acc g = args.g[i] * static_cast<Acc>(values.clip_coefficient);
-    const Acc shrunk = args.p[i] * (1 - lr * static_cast<Acc>(constants.weight_decay));
-    const Acc m = b1 * args.m[i] + (1 - b1) * g;
-    const Acc size = std::abs(b1 * args.m[i]) + std::abs((1 - b1) * g);
-    const Acc v = b2 * args.v[i] + (1 - b2) * g * g;
-    const Acc unit = lr / correction1 / (std::sqrt(v) / correction2 + static_cast<Acc>(constants.eps));
-    args.m[i] = absolute ? size : m;
+    const Acc v = b2 * args.v[i] + static_cast<Acc>(1 - args.constants.beta2) * g * g;
+    const Acc spread = std::sqrt(v) / root2 + static_cast<Acc>(args.constants.eps);
+    const Acc rest1 = static_cast<Acc>(1 - args.constants.beta1);
     args.v[i] = v;
-    args.p[i] = absolute ? std::abs(shrunk) + unit * size : shrunk - unit * m;
+    if (absolute) {
+      args.m[i] = b1 * std::abs(args.m[i]) + rest1 * std::abs(g);
+      args.p[i] = std::abs(args.p[i]) * (1 + decay) + std::abs(rate) * args.m[i] / spread;
+    } else {
+      args.m[i] = b1 * args.m[i] + rest1 * g;
+      args.p[i] = args.p[i] * (1 - decay) - rate * args.m[i] / spread;
+    }
   }
 }
 
-template void adamw_step<float>(const OptimShape&, const AdamWArgs<float>&, bool);
-template void adamw_step<double>(const OptimShape&, const AdamWArgs<double>&, bool);
+template <class Acc>
+double sum_of_squares(int64_t count, const Acc* g) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += static_cast<double>(g[i]) * static_cast<double>(g[i]);
+  return sum;
+}
+
+template void adamw<double>(const OptimShape&, const AdamWArgs<double>&, bool);
+template void adamw<float>(const OptimShape&, const AdamWArgs<float>&, bool);
+template double sum_of_squares<double>(int64_t, const double*);
+template double sum_of_squares<float>(int64_t, const float*);
 
 }  // namespace adder::ref

@@ -1,12 +1,15 @@
-// AdamW, element by element (math.md 8.2).
+// Reference of family `optim` (math.md 8.2), an element at a time in Acc. absolute: every sum on
+// absolute values; the quotient m / (sqrt(v) + eps) keeps its true denominator.
 #pragma once
 
 #include "kernels/optim/optim.h"
 
 namespace adder::ref {
 
-/// absolute: sums of absolute values, the S of the tolerance rule.
 template <class Acc>
-void adamw_step(const OptimShape& shape, const AdamWArgs<Acc>& args, bool absolute = false);
+void adamw(const OptimShape& shape, const AdamWArgs<Acc>& args, bool absolute = false);
+
+template <class Acc>
+double sum_of_squares(int64_t count, const Acc* g);
 
 }  // namespace adder::ref
