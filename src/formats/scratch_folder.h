@@ -2,6 +2,8 @@
 #pragma once
 
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <filesystem>
@@ -47,6 +49,29 @@ class ScratchFolder {
 
  private:
   std::string path_;
+};
+
+/// A file without a disk, for loops over thousands of contents: rewriting a file in place makes
+/// ext4 flush it each time.
+class MemoryFile {
+ public:
+  MemoryFile() : descriptor_(::memfd_create("adder_test", MFD_CLOEXEC)) {
+    if (descriptor_ < 0) throw Error("cannot create a file in memory");
+  }
+  ~MemoryFile() { ::close(descriptor_); }
+  MemoryFile(const MemoryFile&) = delete;
+  MemoryFile& operator=(const MemoryFile&) = delete;
+
+  /// Replaces the content and returns the path.
+  std::string put(std::string_view bytes) const {
+    const bool cut = ::ftruncate(descriptor_, 0) == 0;
+    const auto written = ::pwrite(descriptor_, bytes.data(), bytes.size(), 0);
+    if (!cut || written != static_cast<ssize_t>(bytes.size())) throw Error("cannot fill it");
+    return "/proc/self/fd/" + std::to_string(descriptor_);
+  }
+
+ private:
+  int descriptor_;
 };
 
 /// What the Error says that `call` throws; empty when it throws none. Other exceptions pass: they
