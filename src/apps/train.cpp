@@ -80,7 +80,7 @@ RecipeBuilder gather_recipe(const TrainCommand& command, const std::string& out)
   } else if (command.resume && std::filesystem::exists(earlier)) {
     recipe.add_file(earlier);
   } else {
-    recipe.add_toml(default_recipe_text(), "recipes/tinyshakespeare.toml (compiled in)");
+    recipe.add_toml(default_recipe_text(), kDefaultRecipeName);
   }
   if (!command.data.empty()) recipe.set("data.path", command.data, "--data");
   if (!command.init.empty()) recipe.set("train.init", command.init, "--init");

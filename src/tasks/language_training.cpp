@@ -41,6 +41,7 @@ void resolve_at_keys(ModelConfig& config, const RecipeBuilder& builder) {
   }
 }
 
+// What the user asked of the model must be what train.init is; the default recipe asks nothing.
 void refuse_other_model(const ModelConfig& asked, const ModelConfig& stored,
                         const RecipeBuilder& builder, const std::string& init) {
   Recipe a, b;
@@ -48,11 +49,13 @@ void refuse_other_model(const ModelConfig& asked, const ModelConfig& stored,
   b.model = stored;
   const JsonValue left = recipe_json(a), right = recipe_json(b);
   for (const JsonMember& member : left.as_object()) {
-    if (member.key.rfind("model.", 0) != 0 || builder.where(member.key).empty()) continue;
+    if (member.key.rfind("model.", 0) != 0) continue;
+    const std::string given = builder.where(member.key);
+    if (given.empty() || given.rfind(kDefaultRecipeName, 0) == 0) continue;
     const JsonValue* other = right.find(member.key);
     if (other != nullptr && *other == member.value) continue;
     throw Error({fmt::format("'{}' differs from the model of train.init ({})", member.key, init),
-                 builder.where(member.key), write_json(*other, {.indent = 0}),
+                 given, write_json(*other, {.indent = 0}),
                  write_json(member.value, {.indent = 0})});
   }
 }

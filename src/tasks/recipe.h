@@ -67,6 +67,8 @@ class RecipeBuilder {
 
 /// The recipe that `adder train` runs when none is named; compiled into the program.
 std::string_view default_recipe_text();
+/// What its settings say where they come from.
+inline constexpr const char* kDefaultRecipeName = "recipes/tinyshakespeare.toml (compiled in)";
 
 /// Every key with its value, as a recipe file.
 std::string recipe_toml(const Recipe& recipe);
