@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -18,7 +19,8 @@ struct Workspace {
   std::vector<float> logits;      // after the repetition penalty
   std::vector<int32_t> previous;  // distinct previous ids
   std::vector<double> weights;    // by id
-  std::vector<int32_t> kept;      // candidate ids; the cut sets are in falling order
+  std::vector<int32_t> kept;      // candidate ids, in the order of the draw
+  std::vector<int32_t> edge;      // candidates among which the cut of top_p falls
 };
 
 Workspace& workspace_of_thread() {
@@ -81,33 +83,56 @@ struct Before {
   }
 };
 
-// Puts the first `count` of ids[begin..] in order in front of the rest, in linear time + sorting
-// what is asked for.
-void sort_first(std::vector<int32_t>& ids, size_t begin, size_t count, const Before& before) {
-  const auto first = ids.begin() + static_cast<std::ptrdiff_t>(begin);
-  const auto middle = first + static_cast<std::ptrdiff_t>(std::min(count, ids.size() - begin));
-  if (middle != ids.end()) std::nth_element(first, middle, ids.end(), before);
-  std::sort(first, middle, before);
+// Keeps the first `count` of more ids. A small part of many is taken by a heap that most ids fail
+// to enter at one comparison. Sorted, so that the order of the draw is one everywhere.
+void select_first(std::vector<int32_t>& ids, size_t count, const Before& before) {
+  const auto middle = ids.begin() + static_cast<std::ptrdiff_t>(count);
+  if (count * 16 <= ids.size()) {
+    std::partial_sort(ids.begin(), middle, ids.end(), before);
+  } else {
+    std::nth_element(ids.begin(), middle, ids.end(), before);
+    std::sort(ids.begin(), middle, before);
+  }
+  ids.resize(count);
 }
 
-// Number of candidates in the smallest prefix of the falling order that holds `share` of the mass.
-// Sorts four times as many each time the prefix was too short.
-size_t nucleus(std::vector<int32_t>& ids, size_t sorted, const std::vector<double>& weights,
-               double share, const Before& before) {
+// The smallest prefix of candidates, in falling order, that holds `share` of the mass: by classes
+// of logits a sixteenth of an e-fold wide, so that only the class on the edge is sorted.
+void cut_to_mass(const SamplingOptions& options, std::span<const float> logits, float most,
+                 Workspace& workspace) {
+  constexpr int kClasses = 512;
+  const auto class_of = [&](int32_t id) {
+    const float x = logits[static_cast<size_t>(id)];
+    if (x == most) return 0;  // also where both are infinite
+    const double folds = (static_cast<double>(most) - x) / options.temperature;
+    return static_cast<int>(std::min<double>(kClasses - 1, folds * 16));
+  };
+  const auto weight = [&](int32_t id) { return workspace.weights[static_cast<size_t>(id)]; };
+  std::array<double, kClasses> class_mass = {};
+  for (const int32_t id : workspace.kept)
+    class_mass[static_cast<size_t>(class_of(id))] += weight(id);
   double total = 0;
-  for (const int32_t id : ids) total += weights[static_cast<size_t>(id)];
-  const double wanted = share * total;
+  for (const double mass : class_mass) total += mass;
+
+  const double wanted = options.top_p * total;
   double mass = 0;
-  for (size_t i = 0; i < ids.size(); ++i) {
-    if (i == sorted) {
-      const size_t more = std::max<size_t>(256, 3 * sorted);
-      sort_first(ids, sorted, more, before);
-      sorted = std::min(ids.size(), sorted + more);
-    }
-    mass += weights[static_cast<size_t>(ids[i])];
-    if (mass >= wanted) return i + 1;
+  int edge_class = 0;
+  while (edge_class < kClasses - 1 && mass + class_mass[static_cast<size_t>(edge_class)] < wanted) {
+    mass += class_mass[static_cast<size_t>(edge_class++)];
   }
-  return ids.size();
+  auto& edge = workspace.edge;
+  edge.clear();
+  std::erase_if(workspace.kept, [&](int32_t id) {
+    const int at = class_of(id);
+    if (at == edge_class) edge.push_back(id);
+    return at >= edge_class;
+  });
+  std::sort(edge.begin(), edge.end(), Before{logits});
+  for (const int32_t id : edge) {
+    workspace.kept.push_back(id);
+    mass += weight(id);
+    if (mass >= wanted) return;
+  }
 }
 
 // Fills weights (by id) and kept; what is not kept has no part in the draw.
@@ -126,14 +151,9 @@ void keep(const SamplingOptions& options, std::span<const float> logits, Workspa
   for (size_t i = 0; i < logits.size(); ++i) {
     if (weights[i] > 0) kept.push_back(static_cast<int32_t>(i));
   }
-  const Before before{logits};
-  size_t sorted = 0;
-  if (options.top_k > 0 && static_cast<size_t>(options.top_k) < kept.size()) {
-    sorted = static_cast<size_t>(options.top_k);
-    sort_first(kept, 0, sorted, before);
-    kept.resize(sorted);
-  }
-  if (options.top_p < 1) kept.resize(nucleus(kept, sorted, weights, options.top_p, before));
+  const auto top_k = static_cast<size_t>(options.top_k);
+  if (top_k > 0 && top_k < kept.size()) select_first(kept, top_k, Before{logits});
+  if (options.top_p < 1) cut_to_mass(options, logits, most, workspace);
   if (options.min_p > 0) {  // the largest weight is 1
     std::erase_if(kept,
                   [&](int32_t id) { return weights[static_cast<size_t>(id)] < options.min_p; });
