@@ -255,7 +255,8 @@ std::vector<Case> test_cases() {
       {.shape = shape(2, 139, 6, 17, true), .in_place = true},
       {.shape = shape(1, 211, 5, 67, false), .channel_stride = 2},
       {.shape = shape(1, 31, 9, 67, true), .bias = false, .in_place = true},
-      {.shape = shape(1, 131, 21, 4, true), .scale = 1e6},
+      {.shape = shape(1, 131, 21, 4, true), .scale = 1e4},
+      {.shape = shape(1, 65, 40, 4, true), .scale = 100},
       {.shape = shape(1, 67, 21, 4, true), .scale = 1e-4},
   };
   std::vector<int32_t> each;  // a boundary everywhere

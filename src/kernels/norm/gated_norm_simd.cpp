@@ -83,9 +83,10 @@ void gated_forward_all(const GatedNormShape& shape, const GatedNormForward<T>& a
 
 template <class C>
 struct GatedBuffers {
-  C* s;   // sigmoid(z)
-  C* xh;  // the normalized values
-  C* p;   // the gradient of xh
+  C* gate;   // silu(z)
+  C* slope;  // silu'(z)
+  C* xh;     // the normalized values
+  C* p;      // the gradient of xh
 };
 
 // gate first: xh = y silu(z) rstd, p = gout w; norm first: xh = y rstd, p = gout silu(z) w.
@@ -97,12 +98,16 @@ HWY_NOINLINE void stage_gated_backward(const GatedGroup<T>& group, const T* gout
                                        accumulate_t<T>* dw) {
   const Words<accumulate_t<T>> d;
   const size_t lanes = hn::Lanes(d);
+  const auto one = hn::Set(d, accumulate_t<T>(1));
   const auto scale = hn::Set(d, rstd);
   for (size_t i = 0; i < group.count; i += lanes) {
     const size_t n = std::min(lanes, group.count - i);
     const auto z = load_n(d, group.z + i, n);
-    const auto s = sigmoid_word(d, z);
-    const auto gate = hn::Mul(z, s);
+    const auto parts = sigmoid_parts(d, z);
+    const auto sigmoid_times = [&](V<Words<accumulate_t<T>>> factor) HWY_ATTR {
+      return hn::Mul(hn::Mul(hn::Mul(factor, parts.root), parts.rest), parts.root);
+    };
+    const auto gate = sigmoid_times(z);
     auto u = load_n(d, group.y + i, n);
     auto g = load_n(d, gout + i, n);
     if (group.before_gate) {
@@ -111,7 +116,8 @@ HWY_NOINLINE void stage_gated_backward(const GatedGroup<T>& group, const T* gout
       u = hn::Mul(u, gate);
     }
     const auto xh = hn::Mul(u, scale);
-    hn::StoreU(s, d, to.s + i);
+    hn::StoreU(gate, d, to.gate + i);
+    hn::StoreU(sigmoid_times(hn::MulAdd(z, parts.other, one)), d, to.slope + i);
     hn::StoreU(xh, d, to.xh + i);
     hn::StoreU(hn::Mul(g, load_n(d, group.w + i, n)), d, to.p + i);
     if (dw != nullptr) {
@@ -131,14 +137,11 @@ HWY_NOINLINE void write_gated_gradient(const GatedGroup<T>& group, const T* gout
   const size_t lanes = hn::Lanes(d);
   const auto count = static_cast<int64_t>(group.count);
   const auto scale = hn::Set(d, rstd);
-  const auto one = hn::Set(d, Acc(1));
   const auto slope =
       hn::Set(d, scaled_dot(from.p, from.xh, count, Acc(1)) / static_cast<Acc>(count));
   for (size_t i = 0; i < group.count; i += lanes) {
     const size_t n = std::min(lanes, group.count - i);
-    const auto z = load_n(d, group.z + i, n);
-    const auto s = hn::LoadU(d, from.s + i);
-    const auto gate_slope = hn::Mul(s, hn::MulAdd(z, hn::Sub(one, s), one));
+    const auto gate_slope = hn::LoadU(d, from.slope + i);
     const auto xh = hn::LoadU(d, from.xh + i);
     const auto du = hn::Mul(scale, hn::NegMulAdd(xh, slope, hn::LoadU(d, from.p + i)));
     if (group.before_gate) {
@@ -148,7 +151,7 @@ HWY_NOINLINE void write_gated_gradient(const GatedGroup<T>& group, const T* gout
       store_n(hn::Mul(g, gate_slope), d, dz + i, n);
     } else {
       const auto y = load_n(d, group.y + i, n);
-      store_n(hn::Mul(du, hn::Mul(z, s)), d, dy + i, n);
+      store_n(hn::Mul(du, hn::LoadU(d, from.gate + i)), d, dy + i, n);
       store_n(hn::Mul(hn::Mul(du, y), gate_slope), d, dz + i, n);
     }
   }
@@ -189,7 +192,7 @@ void gated_backward_all(const GatedNormShape& shape, const GatedNormBackward<T>&
     const int64_t first = block * cut.rows;
     Acc* row = buffers + block * stride;
     gated_backward_block(shape, args, first, std::min(first + cut.rows, shape.rows),
-                         {row, row + cut.padded, row + 2 * cut.padded},
+                         {row, row + cut.padded, row + 2 * cut.padded, row + 3 * cut.padded},
                          args.dw != nullptr ? sums + block * cut.padded : nullptr);
   });
   if (args.dw != nullptr) {

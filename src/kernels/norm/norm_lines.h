@@ -36,7 +36,7 @@ struct NormScratch {
   static constexpr int64_t kBackwardRows = 2;  // xh and p
   static constexpr int64_t kBackwardSums = 2;  // dw and db
   static constexpr int64_t kGatedForward = 1;
-  static constexpr int64_t kGatedBackwardRows = 3;  // sigmoid(z), xh and p
+  static constexpr int64_t kGatedBackwardRows = 4;  // silu(z), silu'(z), xh and p
   static constexpr int64_t kGatedBackwardSums = 1;  // dw
 };
 

@@ -19,7 +19,7 @@ HWY_INLINE V<D> rounded(D d, V<D> value) {
     const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
     const auto up = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFu)));
     const auto near = hn::BitCast(d, hn::And(up, hn::Set(du, 0xFFFF0000u)));
-    return hn::IfThenElse(hn::Ne(value, value), value, near);
+    return hn::IfThenElse(hn::IsNaN(value), value, near);
   } else {
     return value;
   }

@@ -1,7 +1,5 @@
 #include "kernels/pointwise/pointwise.h"
 
-#include <cstring>
-
 #include "core/threads.h"
 #include "kernels/pointwise/pointwise_lines.h"
 
@@ -36,26 +34,18 @@ void in_blocks(Context& context, int64_t count, const Body& body) {
   });
 }
 
-template <class From, class To>
-To converted(From value) {
-  if constexpr (std::is_same_v<From, To>) {
-    return value;
-  } else if constexpr (std::is_arithmetic_v<From> && std::is_arithmetic_v<To>) {
-    return static_cast<To>(value);
-  } else {
-    return To(static_cast<float>(value));
+void check_extent(const char* field, int64_t value) {
+  if (value < 0) {
+    throw Error(
+        {"negative extent", std::string("pointwise: ") + field, ">= 0", std::to_string(value)});
   }
 }
 
-template <class From, class To>
-inline constexpr bool kSimdPair =
-    (std::is_same_v<From, float> && std::is_same_v<To, Bf16>) ||
-    (std::is_same_v<From, Bf16> && std::is_same_v<To, float>);
-
-void check_extent(const char* field, int64_t value) {
-  if (value < 0) {
-    throw Error({"negative extent", std::string("pointwise: ") + field, ">= 0",
-                 std::to_string(value)});
+// Rows that overlap would be written twice.
+void check_stride(const char* field, int64_t stride, const PointwiseShape& shape) {
+  if (shape.rows > 1 && stride < shape.width) {
+    throw Error({"bad shape", std::string("pointwise: ") + field,
+                 ">= " + std::to_string(shape.width) + " (width)", std::to_string(stride)});
   }
 }
 
@@ -80,18 +70,14 @@ std::string PointwiseShape::describe() const {
 
 template <class From, class To>
 void convert(Context& context, int64_t count, const From* from, To* to) {
-  in_blocks(context, count, [&](int64_t first, int64_t n) {
-    if constexpr (kSimdPair<From, To>) {
-      convert_block(n, from + first, to + first);
-    } else {
-      for (int64_t i = first; i < first + n; ++i) to[i] = converted<From, To>(from[i]);
-    }
-  });
+  in_blocks(context, count,
+            [&](int64_t first, int64_t n) { convert_block(n, from + first, to + first); });
 }
 
 template <class T>
 void add_into(Context& context, int64_t count, const T* x, T* sum) {
-  in_blocks(context, count, [&](int64_t first, int64_t n) { add_block(n, x + first, sum + first); });
+  in_blocks(context, count,
+            [&](int64_t first, int64_t n) { add_block(n, x + first, sum + first); });
 }
 
 template <class T>
@@ -145,8 +131,13 @@ template <class T>
 void gate_forward(Context& context, const PointwiseShape& shape, const GateForward<T>& args,
                   const Choice& choice) {
   shape.check();
-  const auto& line = pick_line("pointwise", gate_lines<T>(), context.caps(), shape,
-                               Direction::forward, choice);
+  if (!context.arena->measuring()) {
+    check_stride("y_stride", args.y_stride, shape);
+    check_stride("gate_stride", args.gate_stride, shape);
+    check_stride("out_stride", args.out_stride, shape);
+  }
+  const auto& line =
+      pick_line("pointwise", gate_lines<T>(), context.caps(), shape, Direction::forward, choice);
   run_line(context, line, shape, Direction::forward,
            [&](Exec exec) { line.run.forward(shape, args, exec); });
 }
@@ -155,16 +146,23 @@ template <class T>
 void gate_backward(Context& context, const PointwiseShape& shape, const GateBackward<T>& args,
                    const Choice& choice) {
   shape.check();
-  const auto& line = pick_line("pointwise", gate_lines<T>(), context.caps(), shape,
-                               Direction::backward, choice);
+  if (!context.arena->measuring()) {
+    check_stride("y_stride", args.y_stride, shape);
+    check_stride("gate_stride", args.gate_stride, shape);
+    check_stride("gout_stride", args.gout_stride, shape);
+    check_stride("dy_stride", args.dy_stride, shape);
+    check_stride("dgate_stride", args.dgate_stride, shape);
+  }
+  const auto& line =
+      pick_line("pointwise", gate_lines<T>(), context.caps(), shape, Direction::backward, choice);
   run_line(context, line, shape, Direction::backward,
            [&](Exec exec) { line.run.backward(shape, args, exec); });
 }
 
-#define ADDER_CONVERT(From)                                                       \
-  template void convert<From, double>(Context&, int64_t, const From*, double*);   \
-  template void convert<From, float>(Context&, int64_t, const From*, float*);     \
-  template void convert<From, Bf16>(Context&, int64_t, const From*, Bf16*);       \
+#define ADDER_CONVERT(From)                                                     \
+  template void convert<From, double>(Context&, int64_t, const From*, double*); \
+  template void convert<From, float>(Context&, int64_t, const From*, float*);   \
+  template void convert<From, Bf16>(Context&, int64_t, const From*, Bf16*);     \
   template void convert<From, F16>(Context&, int64_t, const From*, F16*);
 ADDER_CONVERT(double)
 ADDER_CONVERT(float)
@@ -172,21 +170,21 @@ ADDER_CONVERT(Bf16)
 ADDER_CONVERT(F16)
 #undef ADDER_CONVERT
 
-#define ADDER_POINTWISE(T)                                                                      \
-  template void add_into<T>(Context&, int64_t, const T*, T*);                                   \
-  template void column_sum<T>(Context&, const PointwiseShape&, const T*, int64_t,               \
-                              accumulate_t<T>*, bool);                                          \
-  template void gate_forward<T>(Context&, const PointwiseShape&, const GateForward<T>&,         \
-                                const Choice&);                                                 \
-  template void gate_backward<T>(Context&, const PointwiseShape&, const GateBackward<T>&,       \
+#define ADDER_POINTWISE(T)                                                                \
+  template void add_into<T>(Context&, int64_t, const T*, T*);                             \
+  template void column_sum<T>(Context&, const PointwiseShape&, const T*, int64_t,         \
+                              accumulate_t<T>*, bool);                                    \
+  template void gate_forward<T>(Context&, const PointwiseShape&, const GateForward<T>&,   \
+                                const Choice&);                                           \
+  template void gate_backward<T>(Context&, const PointwiseShape&, const GateBackward<T>&, \
                                  const Choice&);
 ADDER_POINTWISE(double)
 ADDER_POINTWISE(float)
 ADDER_POINTWISE(Bf16)
 #undef ADDER_POINTWISE
 
-#define ADDER_DECAY(Acc)                                                                        \
-  template void decay_from_log<Acc>(Context&, int64_t, const Acc*, Acc*);                       \
+#define ADDER_DECAY(Acc)                                                  \
+  template void decay_from_log<Acc>(Context&, int64_t, const Acc*, Acc*); \
   template void decay_log_gradient<Acc>(Context&, int64_t, const Acc*, const Acc*, Acc*, bool);
 ADDER_DECAY(double)
 ADDER_DECAY(float)

@@ -39,8 +39,16 @@ void gate_backward_rowwise(const PointwiseShape&, const GateBackward<double>&, E
 void gate_backward_rowwise(const PointwiseShape&, const GateBackward<float>&, Exec);
 void gate_backward_rowwise(const PointwiseShape&, const GateBackward<Bf16>&, Exec);
 
-/// Float <-> bf16, the pair that training runs every step.
-void convert_block(int64_t count, const float* from, Bf16* to);
-void convert_block(int64_t count, const Bf16* from, float* to);
+/// Each pair of types is rounded once, to nearest even.
+#define ADDER_CONVERT_BLOCK(From)                                  \
+  void convert_block(int64_t count, const From* from, double* to); \
+  void convert_block(int64_t count, const From* from, float* to);  \
+  void convert_block(int64_t count, const From* from, Bf16* to);   \
+  void convert_block(int64_t count, const From* from, F16* to);
+ADDER_CONVERT_BLOCK(double)
+ADDER_CONVERT_BLOCK(float)
+ADDER_CONVERT_BLOCK(Bf16)
+ADDER_CONVERT_BLOCK(F16)
+#undef ADDER_CONVERT_BLOCK
 
 }  // namespace adder

@@ -1,3 +1,5 @@
+#include <limits>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/pointwise/pointwise_simd.cpp"
 #include <hwy/foreach_target.h>
@@ -27,10 +29,15 @@ HWY_NOINLINE void add_words(int64_t count, const T* x, T* sum) {
   });
 }
 
+// -e^a_log; -infinity (the state is forgotten) where that does not fit.
 template <class Acc>
 HWY_NOINLINE void decay_words(int64_t count, const Acc* a_log, Acc* a) {
+  constexpr Acc kLargest = sizeof(Acc) == 4 ? static_cast<Acc>(88.72) : static_cast<Acc>(709.78);
   each_word<Acc>(count, [&](auto d, int64_t i, size_t n) HWY_ATTR {
-    store_n(hn::Neg(exp_word(d, load_n(d, a_log + i, n))), d, a + i, n);
+    const auto x = load_n(d, a_log + i, n);
+    const auto infinity = hn::Set(d, std::numeric_limits<Acc>::infinity());
+    const auto e = hn::IfThenElse(hn::Gt(x, hn::Set(d, kLargest)), infinity, exp_word(d, x));
+    store_n(hn::Neg(e), d, a + i, n);
   });
 }
 
@@ -53,13 +60,6 @@ HWY_NOINLINE void column_sum_words(int64_t rows, int64_t width, const T* g, int6
   });
 }
 
-template <class From, class To>
-HWY_NOINLINE void convert_words(int64_t count, const From* from, To* to) {
-  each_word<float>(count, [&](auto d, int64_t i, size_t n) HWY_ATTR {
-    store_n(load_n(d, from + i, n), d, to + i, n);
-  });
-}
-
 template <class T>
 HWY_NOINLINE void gate_row(int64_t width, const T* y, const T* gate, T* out) {
   each_word<accumulate_t<T>>(width, [&](auto d, int64_t i, size_t n) HWY_ATTR {
@@ -78,8 +78,13 @@ HWY_NOINLINE void gate_gradient_row(const GateBackward<T>& a, int64_t row, int64
     const auto g = load_n(d, gout + i, n);
     const auto x = load_n(d, gate + i, n);
     const auto value = load_n(d, y + i, n);
-    store_n(hn::Mul(g, silu_word(d, x)), d, dy + i, n);
-    store_n(hn::Mul(hn::Mul(g, value), silu_slope_word(d, x)), d, dgate + i, n);
+    const auto parts = sigmoid_parts(d, x);  // shared: silu_word and silu_slope_word would take two
+    const auto one = hn::Set(d, static_cast<accumulate_t<T>>(1));
+    const auto sigmoid = [&](auto factor) HWY_ATTR {
+      return hn::Mul(hn::Mul(hn::Mul(factor, parts.root), parts.rest), parts.root);
+    };
+    store_n(hn::Mul(g, sigmoid(x)), d, dy + i, n);
+    store_n(hn::Mul(hn::Mul(g, value), sigmoid(hn::MulAdd(x, parts.other, one))), d, dgate + i, n);
   });
 }
 
@@ -105,16 +110,16 @@ void gate_gradient_all(const PointwiseShape& shape, const GateBackward<T>& a, Ex
   each_row(shape, exec, [&](int64_t row) { gate_gradient_row(a, row, shape.width); });
 }
 
-#define ADDER_POINTWISE_TARGET(T, Acc, suffix)                                                  \
-  void add_##suffix(int64_t n, const T* x, T* sum) { add_words(n, x, sum); }                    \
-  void column_sum_##suffix(int64_t r, int64_t w, const T* g, int64_t s, Acc* out) {             \
-    column_sum_words(r, w, g, s, out);                                                          \
-  }                                                                                             \
-  void gate_##suffix(const PointwiseShape& s, const GateForward<T>& a, Exec e) {                \
-    gate_all(s, a, e);                                                                          \
-  }                                                                                             \
-  void gate_gradient_##suffix(const PointwiseShape& s, const GateBackward<T>& a, Exec e) {      \
-    gate_gradient_all(s, a, e);                                                                 \
+#define ADDER_POINTWISE_TARGET(T, Acc, suffix)                                             \
+  void add_##suffix(int64_t n, const T* x, T* sum) { add_words(n, x, sum); }               \
+  void column_sum_##suffix(int64_t r, int64_t w, const T* g, int64_t s, Acc* out) {        \
+    column_sum_words(r, w, g, s, out);                                                     \
+  }                                                                                        \
+  void gate_##suffix(const PointwiseShape& s, const GateForward<T>& a, Exec e) {           \
+    gate_all(s, a, e);                                                                     \
+  }                                                                                        \
+  void gate_gradient_##suffix(const PointwiseShape& s, const GateBackward<T>& a, Exec e) { \
+    gate_gradient_all(s, a, e);                                                            \
   }
 ADDER_POINTWISE_TARGET(double, double, f64)
 ADDER_POINTWISE_TARGET(float, float, f32)
@@ -128,8 +133,6 @@ void multiply_f64(int64_t n, const double* a, const double* da, bool accumulate,
 void multiply_f32(int64_t n, const float* a, const float* da, bool accumulate, float* out) {
   multiply_words(n, a, da, accumulate, out);
 }
-void narrow(int64_t n, const float* from, Bf16* to) { convert_words(n, from, to); }
-void widen(int64_t n, const Bf16* from, float* to) { convert_words(n, from, to); }
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -137,25 +140,24 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-#define ADDER_POINTWISE_DOORS(T, Acc, suffix)                                                  \
-  HWY_EXPORT(add_##suffix);                                                                    \
-  HWY_EXPORT(column_sum_##suffix);                                                             \
-  HWY_EXPORT(gate_##suffix);                                                                   \
-  HWY_EXPORT(gate_gradient_##suffix);                                                          \
-  template <>                                                                                  \
-  void add_block<T>(int64_t count, const T* x, T* sum) {                                       \
-    HWY_DYNAMIC_DISPATCH(add_##suffix)(count, x, sum);                                         \
-  }                                                                                            \
-  template <>                                                                                  \
-  void column_sum_block<T>(int64_t rows, int64_t width, const T* g, int64_t stride,            \
-                           Acc* sums) {                                                        \
-    HWY_DYNAMIC_DISPATCH(column_sum_##suffix)(rows, width, g, stride, sums);                   \
-  }                                                                                            \
-  void gate_forward_rowwise(const PointwiseShape& s, const GateForward<T>& a, Exec e) {        \
-    HWY_DYNAMIC_DISPATCH(gate_##suffix)(s, a, e);                                              \
-  }                                                                                            \
-  void gate_backward_rowwise(const PointwiseShape& s, const GateBackward<T>& a, Exec e) {      \
-    HWY_DYNAMIC_DISPATCH(gate_gradient_##suffix)(s, a, e);                                     \
+#define ADDER_POINTWISE_DOORS(T, Acc, suffix)                                                    \
+  HWY_EXPORT(add_##suffix);                                                                      \
+  HWY_EXPORT(column_sum_##suffix);                                                               \
+  HWY_EXPORT(gate_##suffix);                                                                     \
+  HWY_EXPORT(gate_gradient_##suffix);                                                            \
+  template <>                                                                                    \
+  void add_block<T>(int64_t count, const T* x, T* sum) {                                         \
+    HWY_DYNAMIC_DISPATCH(add_##suffix)(count, x, sum);                                           \
+  }                                                                                              \
+  template <>                                                                                    \
+  void column_sum_block<T>(int64_t rows, int64_t width, const T* g, int64_t stride, Acc* sums) { \
+    HWY_DYNAMIC_DISPATCH(column_sum_##suffix)(rows, width, g, stride, sums);                     \
+  }                                                                                              \
+  void gate_forward_rowwise(const PointwiseShape& s, const GateForward<T>& a, Exec e) {          \
+    HWY_DYNAMIC_DISPATCH(gate_##suffix)(s, a, e);                                                \
+  }                                                                                              \
+  void gate_backward_rowwise(const PointwiseShape& s, const GateBackward<T>& a, Exec e) {        \
+    HWY_DYNAMIC_DISPATCH(gate_gradient_##suffix)(s, a, e);                                       \
   }
 ADDER_POINTWISE_DOORS(double, double, f64)
 ADDER_POINTWISE_DOORS(float, float, f32)
@@ -166,8 +168,6 @@ HWY_EXPORT(decay_f64);
 HWY_EXPORT(decay_f32);
 HWY_EXPORT(multiply_f64);
 HWY_EXPORT(multiply_f32);
-HWY_EXPORT(narrow);
-HWY_EXPORT(widen);
 
 template <>
 void decay_block<double>(int64_t count, const double* a_log, double* a) {
@@ -186,12 +186,6 @@ template <>
 void multiply_block<float>(int64_t count, const float* a, const float* da, bool accumulate,
                            float* da_log) {
   HWY_DYNAMIC_DISPATCH(multiply_f32)(count, a, da, accumulate, da_log);
-}
-void convert_block(int64_t count, const float* from, Bf16* to) {
-  HWY_DYNAMIC_DISPATCH(narrow)(count, from, to);
-}
-void convert_block(int64_t count, const Bf16* from, float* to) {
-  HWY_DYNAMIC_DISPATCH(widen)(count, from, to);
 }
 
 }  // namespace adder

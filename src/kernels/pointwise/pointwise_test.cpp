@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "core/simd_targets.h"
 #include "measure/evaluation.h"
@@ -33,9 +34,9 @@ TEST(Pointwise, EveryLineMatchesTheReferenceOnEveryTarget) {
     for (const auto& variant : measure::pointwise_variants(measure::Purpose::test)) {
       for (const int threads : {1, 2}) {
         const auto comparison = variant.check({threads, 11});
-        EXPECT_TRUE(comparison.passed()) << direction_name(variant.direction) << " "
-                                         << dtype_name(variant.line.dtype) << " " << variant.shape
-                                         << ": " << comparison.describe();
+        EXPECT_TRUE(comparison.passed())
+            << direction_name(variant.direction) << " " << dtype_name(variant.line.dtype) << " "
+            << variant.shape << ": " << comparison.describe();
       }
     }
   });
@@ -50,8 +51,7 @@ TEST(Pointwise, GateGradientMatchesCentralDifferences) {
   const PointwiseShape shape{1, kWidth};
   const auto loss = [&] {
     run_planned(1, [&](Context& c) {
-      gate_forward<double>(c, shape,
-                           {y.data(), kWidth, gate.data(), kWidth, out.data(), kWidth});
+      gate_forward<double>(c, shape, {y.data(), kWidth, gate.data(), kWidth, out.data(), kWidth});
     });
     double sum = 0;
     for (int64_t i = 0; i < kWidth; ++i) sum += gout[i] * out[i];
@@ -146,6 +146,55 @@ TEST(Pointwise, DecayAndItsGradient) {
       EXPECT_NEAR(da_log[i], da[i] * a[i] + da[i], 1e-13 * (1 + std::abs(da[i] * a[i])));
     }
   });
+}
+
+template <class Acc>
+void decays(double tolerance) {
+  on_every_target([&] {
+    const int threads = 2;
+    const int64_t count = 70001;
+    Guarded<Acc> a_log(count), a(count), da(count), da_log(count), once(count);
+    measure::fill_uniform(a_log, 1, "a_log", -20, 20);
+    a_log[0] = static_cast<Acc>(1e4);   // overflows: the state is forgotten
+    a_log[1] = static_cast<Acc>(-1e4);  // underflows: the state is frozen
+    a_log[2] = 0;
+    fill_normal(da, 1, "da");
+    run_planned(threads, [&](Context& context) {
+      decay_from_log(context, count, a_log.data(), a.data());
+      if (context.arena->measuring()) return;
+      decay_log_gradient(context, count, a.data(), da.data(), once.data(), false);
+      da_log = once;
+      decay_log_gradient(context, count, a.data(), da.data(), da_log.data(), true);
+    });
+    EXPECT_TRUE(a.intact() && once.intact() && da_log.intact());
+    EXPECT_EQ(a[0], -std::numeric_limits<Acc>::infinity());
+    EXPECT_EQ(a[1], 0);
+    EXPECT_EQ(a[2], -1);
+    for (int64_t i = 2; i < count; ++i) {
+      const double expected = -std::exp(static_cast<double>(a_log[i]));
+      ASSERT_NEAR(a[i] / expected, 1.0, tolerance) << a_log[i];
+      ASSERT_EQ(once[i], da[i] * a[i]) << i;
+      ASSERT_NEAR(da_log[i], 2 * once[i], tolerance * std::abs(once[i])) << i;
+    }
+  });
+}
+
+TEST(Decay, IsMinusTheExponentialAndItsGradient) {
+  // 20 |exponent| roundings where the target has no fused multiply-add (exp_word).
+  decays<float>(24 * 0x1p-24);
+  decays<double>(24 * 0x1p-53);
+}
+
+TEST(Pointwise, BadShapesAreErrorsThatNameTheField) {
+  Arena arena(64);
+  Context context;
+  context.arena = &arena;
+  try {
+    gate_forward<float>(context, {2, 4}, {});
+    FAIL() << "overlapping rows were accepted";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "pointwise: y_stride: bad shape: expected >= 4 (width), got 0");
+  }
 }
 
 TEST(Pointwise, AWrongGateIsSeen) {
