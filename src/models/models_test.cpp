@@ -140,7 +140,7 @@ TEST_P(ModelGradient, MatchesCentralDifferencesInDouble) {
   }
 }
 INSTANTIATE_TEST_SUITE_P(Cases, ModelGradient, testing::Range<size_t>(0, cases().size()),
-                         [](const auto& info) { return std::string(cases()[info.param].name); });
+                         [](const auto& which) { return std::string(cases()[which.param].name); });
 
 TEST(Model, PackedEqualsSeparateInForwardAndGradients) {
   Case packed = cases()[3];

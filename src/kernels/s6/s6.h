@@ -18,7 +18,7 @@
 namespace adder {
 
 /// Tokens between two saved states: what forward keeps for backward.
-inline constexpr int64_t kS6Chunk = 64;
+inline constexpr int64_t kS6Chunk = 32;
 
 struct S6Shape {
   int64_t batch = 1;      // packed: 1

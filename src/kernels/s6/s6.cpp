@@ -1,0 +1,245 @@
+#include "kernels/s6/s6.h"
+
+#include <algorithm>
+
+#include "core/context.h"
+#include "kernels/s6/s6_lines.h"
+#include "kernels/s6/s6_plan.h"
+
+namespace adder {
+namespace {
+
+[[noreturn]] void bad(const char* field, std::string expected, std::string got) {
+  throw Error({"bad shape", std::string("s6: ") + field, std::move(expected), std::move(got)});
+}
+
+void at_least(const char* field, int64_t value, int64_t least) {
+  if (value < least) bad(field, ">= " + std::to_string(least), std::to_string(value));
+}
+
+void check_boundaries(const S6Shape& shape, const int32_t* cu) {
+  if (cu == nullptr) bad("cu_seqlens", "an array (sequences > 0)", "none");
+  if (cu[0] != 0) bad("cu_seqlens[0]", "0", std::to_string(cu[0]));
+  for (int64_t q = 0; q < shape.sequences; ++q) {
+    if (cu[q + 1] < cu[q]) {
+      bad("cu_seqlens", "a non-decreasing array",
+          std::to_string(cu[q + 1]) + " after " + std::to_string(cu[q]));
+    }
+  }
+  if (cu[shape.sequences] != shape.len) {
+    bad("cu_seqlens[sequences]", std::to_string(shape.len) + " (len)",
+        std::to_string(cu[shape.sequences]));
+  }
+}
+
+void given(const char* field, bool present) {
+  if (!present) bad(field, "an array", "none");
+}
+
+template <class View>
+void unit_stride(const char* field, const View& view) {
+  if (view && view.channel_stride != 1) {
+    bad(field, "channel stride 1", std::to_string(view.channel_stride));
+  }
+}
+
+template <class T>
+void check_inputs(const S6Shape& shape, const S6Inputs<T>& in) {
+  if (shape.packed()) check_boundaries(shape, in.cu_seqlens);
+  for (int64_t r = 0; in.state_index != nullptr && r < shape.state_rows(); ++r) {
+    at_least("state_index", in.state_index[r], 0);
+  }
+  for (int64_t t = 0; in.order != nullptr && t < shape.len; ++t) {
+    if (in.order[t] < 0 || in.order[t] >= shape.len) {
+      bad("order", "0 <= token < " + std::to_string(shape.len), std::to_string(in.order[t]));
+    }
+  }
+  if (!(in.dt_min <= in.dt_max)) {
+    bad("dt_min", "<= dt_max " + std::to_string(in.dt_max), std::to_string(in.dt_min));
+  }
+  if (shape.batch == 0 || shape.len == 0) return;
+  given("u", static_cast<bool>(in.u));
+  given("dt", static_cast<bool>(in.dt));
+  given("B", static_cast<bool>(in.B));
+  given("C", static_cast<bool>(in.C));
+  given("A", in.A != nullptr);
+  unit_stride("B", in.B);
+  unit_stride("C", in.C);
+  for (int64_t i = 0; i < shape.dim * shape.state; ++i) {
+    // A NaN passes: it shows in the result, where the caller looks for it.
+    if (in.A[i] > 0) bad("A", "entries <= 0", std::to_string(in.A[i]));
+  }
+}
+
+bool accepts_all(const Caps&, const S6Shape&) { return true; }
+
+/// Nanoseconds of one token of one word of channels on one core, in cache (measured on Sapphire
+/// Rapids: 1.75 ns a state forward, 5 backward; softplus, gate and traffic besides).
+template <class T>
+double word_ns(const S6Shape& shape, Direction direction) {
+  const double states = static_cast<double>(s6::padded_states(shape.state));
+  const double width = sizeof(accumulate_t<T>) == 8 ? 2.5 : 1.0;
+  return width * (direction == Direction::backward ? 40 + 5.0 * states : 16 + 1.75 * states);
+}
+
+/// Microseconds when `items` equal items go over the threads, `ns` altogether on one.
+double spread_us(const Caps& caps, double ns, int64_t items) {
+  if (items == 0) return 1.0;
+  const int64_t rounds = s6::ceil_div(items, caps.threads);
+  return 1.0 + ns * 1e-3 * static_cast<double>(rounds) / static_cast<double>(items);
+}
+
+template <class T>
+double whole_ns(const Caps& caps, const S6Shape& shape, Direction direction) {
+  const int64_t lanes = std::max<int64_t>(1, caps.vector_bytes / int64_t{sizeof(accumulate_t<T>)});
+  const double words = static_cast<double>(s6::Cut(shape, lanes).words());
+  return word_ns<T>(shape, direction) * words * static_cast<double>(shape.batch) *
+         static_cast<double>(shape.len);
+}
+
+template <class T>
+double predict_sequential_us(const Caps& caps, const S6Shape& shape, Direction direction) {
+  const int64_t bundles = std::min(shape.state_rows(), s6::kMaxBundles);
+  // A slab of states needs the 32 registers of AVX-512.
+  const double spill = caps.vector_bytes >= 64 || direction == Direction::backward ? 1.0 : 1.2;
+  return spill * spread_us(caps, whole_ns<T>(caps, shape, direction),
+                           bundles * s6::Cut(shape, 1).tiles());
+}
+
+template <class T>
+double predict_chunked_us(const Caps& caps, const S6Shape& shape, Direction direction) {
+  const int64_t bundles = std::min(shape.state_rows(), s6::kMaxBundles);
+  return 1.1 * spread_us(caps, whole_ns<T>(caps, shape, direction),
+                         bundles * s6::Cut(shape, 1).tiles());
+}
+
+template <class T>
+double predict_parallel_us(const Caps& caps, const S6Shape& shape, Direction direction) {
+  const int64_t segments = s6::max_segments(shape, s6::parallel_segment_tokens(shape));
+  return 10.0 + 1.8 * spread_us(caps, whole_ns<T>(caps, shape, direction),
+                                segments * s6::Cut(shape, 1).tiles());
+}
+
+template <class T>
+bool has_direction(const S6Functions<T>& run, Direction direction) {
+  return (direction == Direction::forward && run.forward != nullptr) ||
+         (direction == Direction::backward && run.backward != nullptr);
+}
+
+template <class T>
+LineInfo info(const char* name, int exact_class) {
+  return {name, Device::cpu, dtype_of<T>, exact_class};
+}
+
+}  // namespace
+
+void S6Shape::check() const {
+  at_least("batch", batch, 0);
+  at_least("len", len, 0);
+  at_least("dim", dim, 1);
+  at_least("state", state, 1);
+  at_least("groups", groups, 1);
+  at_least("sequences", sequences, 0);
+  if (dim % groups != 0) {
+    bad("groups", "a divisor of dim " + std::to_string(dim), std::to_string(groups));
+  }
+  if (packed() && batch != 1) bad("batch", "1 (packed)", std::to_string(batch));
+}
+
+Cost S6Shape::cost(Direction direction, Dtype dtype) const {
+  // math.md 3.7, with every optional argument but h0, hT and their gradients.
+  const double tokens = static_cast<double>(batch) * static_cast<double>(len);
+  const double points = tokens * static_cast<double>(dim);
+  const double states = static_cast<double>(state);
+  const double size = static_cast<double>(dtype_bytes(dtype));
+  const double acc = dtype == Dtype::f64 ? 8 : 4;
+  const double shared = tokens * static_cast<double>(2 * groups * state) * size;  // B and C
+  const double saved = static_cast<double>(saved_elements()) * acc;
+  const bool backward = direction == Direction::backward;
+  Cost cost;
+  cost.flops = points * (backward ? 20 * states + 24 : 6 * states + 12);
+  cost.exps = points * (states + (softplus ? 1 : 0) + (gated ? 1 : 0));
+  cost.bytes = points * size * (backward ? (gated ? 7 : 5) : (gated ? 4 : 3)) +
+               shared * (backward ? 2 : 1) + static_cast<double>(dim * state) * acc;
+  if (direction != Direction::step) cost.bytes += saved;
+  if (!backward) cost.saved_bytes = saved_elements() * static_cast<int64_t>(acc);
+  return cost;
+}
+
+std::string S6Shape::describe() const {
+  std::string text = "batch " + std::to_string(batch) + " len " + std::to_string(len) + " dim " +
+                     std::to_string(dim) + " state " + std::to_string(state);
+  if (groups != 1) text += " groups " + std::to_string(groups);
+  if (packed()) text += " sequences " + std::to_string(sequences);
+  if (!softplus) text += " softplus off";
+  if (gated) text += " gated";
+  return text;
+}
+
+template <class T>
+std::span<const S6Line<T>> s6_lines() {
+  static const S6Line<T> lines[] = {
+      {info<T>("sequential", 1), accepts_all, predict_sequential_us<T>, s6::sequential_scratch<T>,
+       {s6::sequential_forward<T>, s6::chunked_backward<T>}, has_direction<T>},
+      {info<T>("chunked", 1), accepts_all, predict_chunked_us<T>, s6::sequential_scratch<T>,
+       {s6::chunked_forward<T>, s6::chunked_backward<T>}, has_direction<T>},
+      // Where segments begin depends on the length: no exact class.
+      {info<T>("parallel", 0), accepts_all, predict_parallel_us<T>, s6::parallel_scratch<T>,
+       {s6::parallel_forward<T>, s6::parallel_backward<T>}, has_direction<T>},
+  };
+  return lines;
+}
+
+template <class T>
+void s6_forward(Context& context, const S6Shape& shape, const S6Forward<T>& args,
+                const Choice& choice) {
+  shape.check();
+  if (!context.arena->measuring()) {
+    check_inputs(shape, args.in);
+    if (shape.batch != 0 && shape.len != 0) given("y", static_cast<bool>(args.y));
+  }
+  const auto& line =
+      pick_line("s6", s6_lines<T>(), context.caps(), shape, Direction::forward, choice);
+  run_line(context, line, shape, Direction::forward,
+           [&](Exec exec) { line.run.forward(shape, args, exec); });
+}
+
+template <class T>
+void s6_backward(Context& context, const S6Shape& shape, const S6Backward<T>& args,
+                 const Choice& choice) {
+  shape.check();
+  if (!context.arena->measuring()) {
+    check_inputs(shape, args.in);
+    unit_stride("dB", args.dB);
+    unit_stride("dC", args.dC);
+    if (shape.batch != 0 && shape.len != 0) {
+      given("gy", static_cast<bool>(args.gy));
+      given("saved", args.saved != nullptr);
+    }
+  }
+  const auto& line =
+      pick_line("s6", s6_lines<T>(), context.caps(), shape, Direction::backward, choice);
+  run_line(context, line, shape, Direction::backward,
+           [&](Exec exec) { line.run.backward(shape, args, exec); });
+}
+
+template <class T>
+void s6_step(Context& context, const S6Shape& shape, S6Forward<T> args, const Choice& choice) {
+  if (shape.len != 1 || shape.packed()) {
+    bad("len", "1, not packed (a step)", shape.describe());
+  }
+  args.saved = nullptr;
+  s6_forward(context, shape, args, choice);
+}
+
+#define ADDER_S6(T)                                                                           \
+  template std::span<const S6Line<T>> s6_lines<T>();                                          \
+  template void s6_forward<T>(Context&, const S6Shape&, const S6Forward<T>&, const Choice&);  \
+  template void s6_backward<T>(Context&, const S6Shape&, const S6Backward<T>&, const Choice&); \
+  template void s6_step<T>(Context&, const S6Shape&, S6Forward<T>, const Choice&);
+ADDER_S6(double)
+ADDER_S6(float)
+ADDER_S6(Bf16)
+#undef ADDER_S6
+
+}  // namespace adder

@@ -1,0 +1,28 @@
+// The functions behind the table: one set for each storage type, defined once for every SIMD
+// target in s6_sequential.cpp, s6_chunked.cpp, s6_parallel.cpp and s6_backward.cpp.
+#pragma once
+
+#include "kernels/s6/s6.h"
+
+namespace adder::s6 {
+
+template <class T>
+void sequential_forward(const S6Shape& shape, const S6Forward<T>& args, Exec exec);
+template <class T>
+void chunked_forward(const S6Shape& shape, const S6Forward<T>& args, Exec exec);
+template <class T>
+void parallel_forward(const S6Shape& shape, const S6Forward<T>& args, Exec exec);
+
+/// Serves the sequential and the chunked line: chunks from last to first, blocks of states.
+template <class T>
+void chunked_backward(const S6Shape& shape, const S6Backward<T>& args, Exec exec);
+template <class T>
+void parallel_backward(const S6Shape& shape, const S6Backward<T>& args, Exec exec);
+
+/// Scratch of the functions above.
+template <class T>
+int64_t sequential_scratch(const S6Shape& shape, Direction direction);
+template <class T>
+int64_t parallel_scratch(const S6Shape& shape, Direction direction);
+
+}  // namespace adder::s6
