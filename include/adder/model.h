@@ -139,8 +139,8 @@ class ADDER_API Model {
  private:
   friend class Session;
   friend class Trainer;
-  struct Impl;
-  explicit Model(std::shared_ptr<Impl> impl);
+  struct ADDER_HIDDEN Impl;
+  ADDER_HIDDEN explicit Model(std::shared_ptr<Impl> impl);
   std::shared_ptr<Impl> impl_;  // shared with its sessions and trainers, never with another Model
 };
 
@@ -162,7 +162,7 @@ class ADDER_API Session {
   int64_t state_bytes() const;
 
  private:
-  struct Impl;
+  struct ADDER_HIDDEN Impl;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -40,7 +40,7 @@ class ADDER_API Trainer {
   int64_t steps() const;
 
  private:
-  struct Impl;
+  struct ADDER_HIDDEN Impl;
   std::unique_ptr<Impl> impl_;
 };
 
