@@ -31,16 +31,7 @@ void adamw(const OptimShape& shape, const AdamWArgs<Acc>& args, bool absolute) {
   }
 }
 
-template <class Acc>
-double sum_of_squares(int64_t count, const Acc* g) {
-  double sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += static_cast<double>(g[i]) * static_cast<double>(g[i]);
-  return sum;
-}
-
 template void adamw<double>(const OptimShape&, const AdamWArgs<double>&, bool);
 template void adamw<float>(const OptimShape&, const AdamWArgs<float>&, bool);
-template double sum_of_squares<double>(int64_t, const double*);
-template double sum_of_squares<float>(int64_t, const float*);
 
 }  // namespace adder::ref

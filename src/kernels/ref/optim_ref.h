@@ -9,7 +9,4 @@ namespace adder::ref {
 template <class Acc>
 void adamw(const OptimShape& shape, const AdamWArgs<Acc>& args, bool absolute = false);
 
-template <class Acc>
-double sum_of_squares(int64_t count, const Acc* g);
-
 }  // namespace adder::ref
