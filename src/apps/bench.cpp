@@ -16,7 +16,9 @@
 
 namespace adder::apps {
 
-std::vector<ModelBench> model_benches() { return {}; }
+std::vector<ModelBench> model_benches() {
+  return {{"train", "whole optimizer steps", run_train_bench}};
+}
 
 namespace {
 
