@@ -59,9 +59,9 @@ TrainConfig small_config() {
 }
 
 // Model, batches, arena and trainer of one run.
-struct Run {
-  Run(const std::shared_ptr<const TokenShard>& shard, const TrainConfig& config, int threads,
-      uint64_t seed = 5)
+struct SmallRun {
+  SmallRun(const std::shared_ptr<const TokenShard>& shard, const TrainConfig& config, int threads,
+           uint64_t seed = 5)
       : batches({shard, 0, kTextTokens}, {config.batch, config.len, config.accumulation,
                                           static_cast<uint64_t>(config.seed)}) {
     ModelConfig shape;
@@ -108,7 +108,7 @@ TEST_F(TrainModel, LearnsATinyText) {
     TrainConfig config = small_config();
     config.steps = 120;
     config.precision = precision;
-    Run run(shard_, config, 2);
+    SmallRun run(shard_, config, 2);
     const auto reports = run.steps(config.steps);
     EXPECT_NEAR(reports.front().loss, std::log(256), 0.7) << precision;
     EXPECT_LT(reports.back().loss, 0.5 * reports.front().loss) << precision;
@@ -127,10 +127,10 @@ TEST_F(TrainModel, LearnsATinyText) {
 TEST_F(TrainModel, MicroBatchesAddUpToTheBigBatch) {
   TrainConfig config = small_config();
   config.batch = 6;
-  Run big(shard_, config, 2);
+  SmallRun big(shard_, config, 2);
   config.batch = 2;
   config.accumulation = 3;
-  Run parts(shard_, config, 2);
+  SmallRun parts(shard_, config, 2);
   const StepReport a = big.trainer->step();
   const StepReport b = parts.trainer->step();
   EXPECT_EQ(a.tokens, b.tokens);
@@ -150,13 +150,13 @@ TEST_F(TrainModel, ResumesTheVeryBits) {
     TrainConfig config = small_config();
     config.precision = precision;
     config.accumulation = 2;
-    Run whole(shard_, config, 1);
+    SmallRun whole(shard_, config, 1);
     const auto expected = whole.steps(config.steps);
 
     const std::string checkpoint = file(fmt::format("{}.adder", precision));
     int64_t done = 0;
     for (const int64_t stop : {1, 2, 17, 30, 40}) {
-      Run part(shard_, config, stop % 2 == 0 ? 2 : 1, /*seed=*/99);  // other start values
+      SmallRun part(shard_, config, stop % 2 == 0 ? 2 : 1, /*seed=*/99);  // other start values
       if (done > 0) {
         const Checkpoint saved = load_checkpoint(checkpoint);
         part.trainer->restore(saved, saved.manifest());
@@ -177,7 +177,7 @@ TEST_F(TrainModel, ResumesTheVeryBits) {
       }
     }
     // The comparison can go red: one more step changes the bits.
-    Run longer(shard_, config, 1);
+    SmallRun longer(shard_, config, 1);
     longer.steps(config.steps - 1);
     EXPECT_FALSE(all_bytes(*longer.trainer) == all_bytes(*whole.trainer));
   }
@@ -185,7 +185,7 @@ TEST_F(TrainModel, ResumesTheVeryBits) {
 
 TEST_F(TrainModel, SkipsAStepThatIsNotFinite) {
   TrainConfig config = small_config();
-  Run run(shard_, config, 2);
+  SmallRun run(shard_, config, 2);
   run.steps(3);
   const std::string before = all_bytes(*run.trainer);
   float* poisoned = run.model->value(0) + 't' * run.model->config().d_model;  // embedding of 't'
@@ -207,8 +207,8 @@ TEST_F(TrainModel, SkipsAStepThatIsNotFinite) {
 TEST_F(TrainModel, FreezesByName) {
   TrainConfig config = small_config();
   config.freeze = {"*.mixer.*"};
-  Run run(shard_, config, 2);
-  Run untouched(shard_, small_config(), 2);
+  SmallRun run(shard_, config, 2);
+  SmallRun untouched(shard_, small_config(), 2);
   run.steps(3);
   int64_t frozen = 0, moved = 0;
   const ParamTable& table = run.model->params();
@@ -226,9 +226,9 @@ TEST_F(TrainModel, FreezesByName) {
   EXPECT_LT(run.trainer->tensors().size(), untouched.trainer->tensors().size());
 
   config.freeze = {"no.such.*"};
-  EXPECT_THROW(Run(shard_, config, 1), Error);
+  EXPECT_THROW(SmallRun(shard_, config, 1), Error);
   config.freeze = {"*"};
-  EXPECT_THROW(Run(shard_, config, 1), Error);
+  EXPECT_THROW(SmallRun(shard_, config, 1), Error);
 }
 
 TEST_F(TrainModel, ClipsTheGradientAndFollowsTheSchedule) {
@@ -236,7 +236,7 @@ TEST_F(TrainModel, ClipsTheGradientAndFollowsTheSchedule) {
   config.clip = 1e-3;
   config.weight_decay = 0;
   config.schedule = "constant";
-  Run run(shard_, config, 2);
+  SmallRun run(shard_, config, 2);
   const StepReport report = run.trainer->step();
   EXPECT_GT(report.grad_norm, config.clip);
   EXPECT_DOUBLE_EQ(report.learning_rate, config.lr / 5);
