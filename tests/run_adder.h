@@ -37,9 +37,9 @@ inline void write_file(const std::string& path, const std::string& text) {
 }
 
 inline std::string shell_quoted(const std::string& word) {
-  std::string out = "'";
-  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
+  std::string inner;
+  for (const char c : word) inner.append(c == '\'' ? "'\\''" : std::string(1, c));
+  return fmt::format("'{}'", inner);
 }
 
 /// A fresh directory for each test, removed at its end.
@@ -62,10 +62,12 @@ class AdderTest : public ::testing::Test {
     const std::string out = path("stdout.txt");
     const std::string err = path("stderr.txt");
     std::string command = shell_quoted(ADDER_BINARY);
-    for (const std::string& argument : arguments) command += " " + shell_quoted(argument);
-    command += " 2>" + shell_quoted(err) + " </dev/null ";
-    command += redirect.empty() ? ">" + shell_quoted(out) : redirect;
-    const std::string shell = "bash -c " + shell_quoted(command + "; exit ${PIPESTATUS[0]}");
+    for (const std::string& argument : arguments) {
+      command += fmt::format(" {}", shell_quoted(argument));
+    }
+    const std::string to = redirect.empty() ? fmt::format(">{}", shell_quoted(out)) : redirect;
+    command += fmt::format(" 2>{} </dev/null {}; exit ${{PIPESTATUS[0]}}", shell_quoted(err), to);
+    const std::string shell = fmt::format("bash -c {}", shell_quoted(command));
     const int status = std::system(shell.c_str());
     RunResult result;
     result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);

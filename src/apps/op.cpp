@@ -180,8 +180,7 @@ void add_op_command(CLI::App& app) {
   std::vector<const char*> names;
   for (const Op& op : kOps) names.push_back(op.name);
   command
-      ->add_option("NAME", options->name,
-                   fmt::format("The operator: {}", fmt::join(names, ", ")))
+      ->add_option("NAME", options->name, fmt::format("The operator: {}", fmt::join(names, ", ")))
       ->required();
   command->add_option("--input", options->input, "Inputs, safetensors; an absent one is off")
       ->required();

@@ -44,8 +44,10 @@ double multiply_adds(int64_t rounds, double* sink) {
   constexpr int kChains = 12;
   const auto scale = hn::Set(d, static_cast<C>(0.999));
   const auto offset = hn::Set(d, static_cast<C>(0.001));
-  auto x0 = hn::Set(d, static_cast<C>(rounds & 1)), x1 = x0, x2 = x0, x3 = x0, x4 = x0, x5 = x0,
-       x6 = x0, x7 = x0, x8 = x0, x9 = x0, x10 = x0, x11 = x0;
+  // Chains that start equal would be one chain to the compiler.
+  const auto start = [&](int chain) HWY_ATTR { return hn::Set(d, static_cast<C>(chain)); };
+  auto x0 = start(0), x1 = start(1), x2 = start(2), x3 = start(3), x4 = start(4), x5 = start(5);
+  auto x6 = start(6), x7 = start(7), x8 = start(8), x9 = start(9), x10 = start(10), x11 = start(11);
   for (int64_t i = 0; i < rounds; ++i) {
     x0 = hn::MulAdd(x0, scale, offset);
     x1 = hn::MulAdd(x1, scale, offset);

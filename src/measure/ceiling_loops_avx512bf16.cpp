@@ -13,7 +13,8 @@ double dot_products_bf16(int64_t rounds, double* sink) {
   const __m512bh a = _mm512_cvtne2ps_pbh(_mm512_set1_ps(0.5f), _mm512_set1_ps(0.25f));
   const __m512bh b = _mm512_cvtne2ps_pbh(_mm512_set1_ps(1.0f), _mm512_set1_ps(-2.0f));
   __m512 x[kChains];
-  for (int c = 0; c < kChains; ++c) x[c] = _mm512_set1_ps(static_cast<float>(rounds & 1));
+  // Chains that start equal would be one chain to the compiler.
+  for (int c = 0; c < kChains; ++c) x[c] = _mm512_set1_ps(static_cast<float>(c));
   for (int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 12
     for (int c = 0; c < kChains; ++c) x[c] = _mm512_dpbf16_ps(x[c], a, b);
