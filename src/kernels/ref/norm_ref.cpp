@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 namespace adder::ref {
@@ -9,6 +10,10 @@ namespace {
 
 template <class Acc>
 using Row = std::vector<Acc>;
+
+// Sums of the double reference, which is the truth for the double kernels too, are wider still.
+template <class Acc>
+using Sum = std::conditional_t<std::is_same_v<Acc, double>, long double, Acc>;
 
 template <class Acc>
 Acc sigmoid(Acc x) {
@@ -24,9 +29,9 @@ Acc sigmoid_condition(Acc x, Acc s) {
 
 template <class Acc>
 Acc mean_product(const Row<Acc>& a, const Row<Acc>& b) {
-  Acc sum = 0;
+  Sum<Acc> sum = 0;
   for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
-  return sum / static_cast<Acc>(a.size());
+  return static_cast<Acc>(sum / static_cast<Acc>(a.size()));
 }
 
 // 1 / sqrt(mean(v^2) + eps), also where the mean square itself does not fit.
@@ -35,16 +40,17 @@ Acc reciprocal_rms(const Row<Acc>& v, Acc eps) {
   Acc largest = 0;
   for (const Acc value : v) largest = std::max(largest, std::abs(value));
   const Acc scale = largest > 1 ? std::ldexp(Acc(1), -std::ilogb(largest)) : Acc(1);
-  Acc sum = 0;
+  Sum<Acc> sum = 0;
   for (const Acc value : v) sum += value * scale * (value * scale);
-  return scale / std::sqrt(sum / static_cast<Acc>(v.size()) + eps * scale * scale);
+  const auto mean_square = static_cast<Acc>(sum / static_cast<Acc>(v.size()));
+  return scale / std::sqrt(mean_square + eps * scale * scale);
 }
 
 template <class Acc>
 Acc mean(const Row<Acc>& v) {
-  Acc sum = 0;
-  for (const Acc value : v) sum += value / static_cast<Acc>(v.size());
-  return sum;
+  Sum<Acc> sum = 0;
+  for (const Acc value : v) sum += value / static_cast<Sum<Acc>>(v.size());
+  return static_cast<Acc>(sum);
 }
 
 // What the errors of v, bounded by u * size, do to rstd, relative to u rstd: the rounding of rstd
