@@ -92,6 +92,7 @@ batch = 2
 len = 32
 lr = 1e-2
 warmup = 4
+threads = 1
 [data]
 path = "{}"
 [log]

@@ -60,7 +60,9 @@ class Session {
     return std::max<int64_t>(run_.train.batch * run_.train.len / run_.validation->len(), 1);
   }
 
-  void begin();
+  // The result, when there is nothing left to do.
+  std::optional<TrainResult> begin();
+  std::optional<TrainResult> earlier_result() const;
   void train_step();
   void validate(MetricsRecord& record);
   void checkpoint();
@@ -91,23 +93,34 @@ class Session {
   std::string plot_note_;
 };
 
-void Session::begin() {
-  bool resumed = false;
+// The result of a run that is done already: nothing is touched then, not even its logs.
+std::optional<TrainResult> Session::earlier_result() const {
+  const std::string path = files_.path("result.json");
+  if (!done() || !std::filesystem::exists(path)) return std::nullopt;
+  const TrainResult result = train_result_from_json(read_json_file(path), path);
+  if (result.step != trainer_.steps_done()) return std::nullopt;  // of fewer steps
+  return result;
+}
+
+std::optional<TrainResult> Session::begin() {
+  std::optional<JsonValue> logs;
   if (run_.resume) {
-    resumed = resume_run(run_, trainer_, state_, files_);
-    if (!resumed) observer_.on_note("no checkpoint to resume from: the run starts anew");
+    logs = resume_run(run_, trainer_, state_, files_);
+    if (!logs) observer_.on_note("no checkpoint to resume from: the run starts anew");
   } else {
     refuse_existing_run(run_.out);
   }
-  if (!resumed) {
+  if (logs) {
+    checkpointed_step_ = trainer_.steps_done();
+    if (const auto result = earlier_result()) return result;
+  } else {
     std::filesystem::remove(files_.path("result.json"));
-    files_.open_logs(JsonValue::object());
     const Arena::Scope scope(*arena_);
     run_.model->refresh_weights(context_);
   }
+  files_.open_logs(logs.value_or(JsonValue::object()));
   if (run_.accepted) run_.accepted();
   seconds_before_ = state_.seconds;
-  if (resumed) checkpointed_step_ = trainer_.steps_done();
 
   TrainStart start;
   start.first_step = trainer_.steps_done() + 1;
@@ -122,6 +135,7 @@ void Session::begin() {
   start.threads = context_.threads;
   start.loss_unit = run_.loss_unit;
   observer_.on_start(start);
+  return std::nullopt;
 }
 
 void Session::add_sample(int64_t step, bool last, const std::string& heading) {
@@ -279,11 +293,7 @@ TrainResult Session::finish() {
 }
 
 TrainResult Session::go() {
-  begin();
-  const std::string result_path = files_.path("result.json");
-  if (done() && std::filesystem::exists(result_path)) {
-    return train_result_from_json(read_json_file(result_path), result_path);
-  }
+  if (const auto earlier = begin()) return *earlier;
   while (!done()) {
     if (stop_requested()) {
       checkpoint();

@@ -122,14 +122,15 @@ std::string save_run(const TrainRun& run, const Trainer& trainer, const RunState
   return path;
 }
 
-bool resume_run(const TrainRun& run, Trainer& trainer, RunState& state, RunFiles& files) {
+std::optional<JsonValue> resume_run(const TrainRun& run, Trainer& trainer, RunState& state,
+                                    const RunFiles& files) {
   const auto skipped = [&](const std::string& path, const std::string& reason) {
     if (run.observer != nullptr) {
       run.observer->on_note("warning: checkpoint left aside: " + path + ": " + reason);
     }
   };
   const std::optional<Checkpoint> checkpoint = open_newest_valid(files.checkpoints(), skipped);
-  if (!checkpoint) return false;
+  if (!checkpoint) return std::nullopt;
   const std::string& path = checkpoint->path();
   if (member(*checkpoint, "kind") != JsonValue(kKind) ||
       member(*checkpoint, "version") != JsonValue(kVersion)) {
@@ -143,8 +144,7 @@ bool resume_run(const TrainRun& run, Trainer& trainer, RunState& state, RunFiles
   }
   trainer.restore(*checkpoint, member(*checkpoint, "trainer"));
   state = state_from_json(member(*checkpoint, "run"), path + ": run");
-  files.open_logs(member(*checkpoint, "logs"));
-  return true;
+  return member(*checkpoint, "logs");
 }
 
 }  // namespace adder

@@ -26,10 +26,12 @@ void refuse_changed_recipe(const JsonValue& stored, const JsonValue& now,
     };
     if (std::any_of(may_change.begin(), may_change.end(), match)) continue;
     const auto old = before.find(key);
-    if (old != before.end() && old->second == value) continue;
-    throw Error({"the recipe of the run cannot be changed on resume: '" + key + "'", where,
-                 old == before.end() ? "no such key" : write_json(old->second, {.indent = 0}),
-                 write_json(value, {.indent = 0})});
+    const std::string wanted = write_json(value, {.indent = 0});
+    const std::string had =
+        old == before.end() ? "no such key" : write_json(old->second, {.indent = 0});
+    if (had == wanted) continue;  // as written: infinity comes back from a file as an object
+    throw Error(
+        {"the recipe of the run cannot be changed on resume: '" + key + "'", where, had, wanted});
   }
 }
 

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <numbers>
 #include <set>
 #include <vector>
@@ -329,6 +330,9 @@ TEST(Recipe, ChangesAreRefusedByName) {
   before.set("train.lr", 1e-3).set("train.steps", 10).set("log.every", 1);
   after.set("train.lr", 1e-3).set("train.steps", 20).set("log.every", 5);
   const std::vector<std::string> may = {"train.steps", "log.*"};
+  EXPECT_NO_THROW(refuse_changed_recipe(before, after, may, "checkpoint"));
+  before.set("model.dt_limit_max", parse_json("{\"__float__\": \"Infinity\"}", "test"));
+  after.set("model.dt_limit_max", std::numeric_limits<double>::infinity());
   EXPECT_NO_THROW(refuse_changed_recipe(before, after, may, "checkpoint"));
   after.set("train.lr", 2e-3);
   try {
