@@ -120,7 +120,6 @@ bool cpu_has_avx512_bf16() {
   return context.caps().avx512_bf16;
 }
 
-#ifdef ADDER_HAS_GEMM
 // Matrix units are reached through oneDNN's bf16 product: a square one that fits the caches.
 double product_rate_bf16(int threads) {
   constexpr int64_t kSide = 1024;
@@ -149,8 +148,6 @@ double product_rate_bf16(int threads) {
   });
 }
 
-#endif
-
 Ceilings measure_ceilings(int threads) {
   Ceilings found;
   found.threads = threads;
@@ -170,11 +167,7 @@ Ceilings measure_ceilings(int threads) {
     found.bf16_flops_per_s = dot;
     found.bf16_by = "dot";
   }
-#ifdef ADDER_HAS_GEMM
   const double product = product_rate_bf16(threads);
-#else
-  const double product = 0;
-#endif
   if (product > found.bf16_flops_per_s) {
     found.bf16_flops_per_s = product;
     found.bf16_by = "onednn";

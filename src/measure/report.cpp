@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -49,16 +50,6 @@ BenchRow row_of(const Variant& variant, int threads) {
   row.simd = simd_target_name();
   row.threads = threads;
   return row;
-}
-
-bool picked(const BenchRow& row, const BenchOptions& options) {
-  if (!options.family.empty() && options.family != row.family) return false;
-  const std::string text =
-      fmt::format("{} {} {} {} {}", row.family, row.line, row.direction, row.dtype, row.shape);
-  for (const std::string& filter : options.filters) {
-    if (text.find(filter) == std::string::npos) return false;
-  }
-  return true;
 }
 
 // Products have their own units for bf16; every other kernel computes in f32 there.
@@ -133,6 +124,15 @@ void set_rates(BenchRow& row, const Cost& cost, Dtype arithmetic) {
   row.percent_of_floor = 100.0 * floor.us / row.median_us;
 }
 
+bool picks(const BenchOptions& options, const Variant& variant) {
+  if (!options.family.empty() && options.family != variant.family) return false;
+  const std::string text =
+      fmt::format("{} {} {} {} {}", variant.family, variant.line.name,
+                  direction_name(variant.direction), dtype_name(variant.line.dtype), variant.shape);
+  return std::all_of(options.filters.begin(), options.filters.end(),
+                     [&](const auto& filter) { return text.find(filter) != std::string::npos; });
+}
+
 int run_bench(const BenchOptions& options, const RowSink& sink) {
   return run_bench(all_variants(Purpose::bench), options, sink);
 }
@@ -144,9 +144,9 @@ int run_bench(const std::vector<Variant>& variants, const BenchOptions& options,
   ReferenceTimes references;
   int refused = 0;
   for (const Variant& variant : variants) {
+    if (!picks(options, variant)) continue;
     for (const int count : threads) {
       BenchRow row = row_of(variant, count);
-      if (!picked(row, options)) continue;
       if (variant.accepted) {
         measure_row(variant, options, references, row);
       } else {

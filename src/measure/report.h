@@ -53,6 +53,9 @@ struct BenchOptions {
 };
 using RowSink = std::function<void(const BenchRow&)>;
 
+/// Whether the options pick this variant.
+bool picks(const BenchOptions& options, const Variant& variant);
+
 /// Runs all variants of Purpose::bench that the options pick; rows arrive as they are measured.
 /// Returns the number of rows that were refused.
 int run_bench(const BenchOptions& options, const RowSink& sink);
