@@ -3,9 +3,10 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <memory>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "apps/commands.h"
 #include "apps/output.h"
@@ -17,7 +18,8 @@
 namespace adder::apps {
 
 std::vector<ModelBench> model_benches() {
-  return {{"train", "whole optimizer steps", run_train_bench}};
+  return {{"train", "whole optimizer steps", run_train_bench},
+          {"decode", "one-token steps and prefill of a 130M-class model", run_decode_bench}};
 }
 
 namespace {
@@ -32,32 +34,60 @@ struct BenchCommand {
   bool json = false;
 };
 
+/// The mask bit of a SIMD target; 0 for an empty name: the best one.
+int64_t target_bits(const std::string& name) {
+  if (name.empty()) return 0;
+  std::vector<std::string> known;
+  for (const SimdTarget& target : simd_targets()) {
+    if (target.name == name) return target.bits;
+    known.push_back(target.name);
+  }
+  throw UsageError({"unknown SIMD target, or not one of this CPU", "--simd",
+                    fmt::format("{}", fmt::join(known, ", ")), name});
+}
+
 // Kernels are compiled for several instruction sets: this one for as long as it lives.
 class ForcedTarget {
  public:
-  explicit ForcedTarget(const std::string& name) {
-    if (name.empty()) return;
-    std::string known;
-    for (const SimdTarget& target : simd_targets()) {
-      if (target.name == name) {
-        force_simd_target(target.bits);
-        return;
-      }
-      known += (known.empty() ? "" : ", ") + target.name;
-    }
-    throw UsageError({"unknown SIMD target, or not one of this CPU", "--simd", known, name});
-  }
+  explicit ForcedTarget(int64_t bits) { force_simd_target(bits); }
   ~ForcedTarget() { force_simd_target(0); }
   ForcedTarget(const ForcedTarget&) = delete;
   ForcedTarget& operator=(const ForcedTarget&) = delete;
 };
 
-void check_family(const std::string& family, const std::vector<measure::Variant>& variants) {
+/// Wrong usage is said before anything is measured.
+void check_choice(const measure::BenchOptions& options) {
   std::set<std::string> known;
-  for (const auto& variant : variants) known.insert(variant.family);
-  for (const auto& bench : model_benches()) known.insert(bench.name);
-  if (family.empty() || known.count(family) != 0) return;
-  throw UsageError({"unknown family", "bench", fmt::format("{}", fmt::join(known, ", ")), family});
+  bool models = false;
+  for (const ModelBench& bench : model_benches()) {
+    known.insert(bench.name);
+    models |= options.family.empty() || options.family == bench.name;
+  }
+  bool kernels = false;
+  for (const auto& variant : measure::all_variants(measure::Purpose::bench)) {
+    known.insert(variant.family);
+    kernels |= measure::picks(options, variant);
+  }
+  if (!options.family.empty() && known.count(options.family) == 0) {
+    throw UsageError(
+        {"unknown family", "bench", fmt::format("{}", fmt::join(known, ", ")), options.family});
+  }
+  if (!kernels && !models) {
+    throw UsageError({"nothing to measure", "bench", "a row that contains every filter",
+                      fmt::format("{}", fmt::join(options.filters, ", "))});
+  }
+}
+
+void print_heading(const BenchCommand& command, const std::vector<int>& threads) {
+  if (!command.json) {
+    const measure::Machine& machine = measure::this_machine();
+    put_line(fmt::format("{}, {} cores; {}; commit {}; {}", machine.cpu, machine.cores,
+                         machine.compiler, machine.commit, measure::utc_now()));
+  }
+  for (const int count : threads) {
+    const measure::Ceilings& found = measure::ceilings(count);
+    put_line(command.json ? measure::json_line(found) : measure::describe(found));
+  }
 }
 
 void run_bench_command(const BenchCommand& command) {
@@ -68,19 +98,11 @@ void run_bench_command(const BenchCommand& command) {
   if (options.threads.empty()) options.threads.push_back(available_threads());
   options.min_seconds = command.min_seconds;
   options.reference = !command.no_reference;
-  const auto variants = measure::all_variants(measure::Purpose::bench);
-  check_family(command.family, variants);
+  const int64_t bits = target_bits(command.simd);
+  check_choice(options);
 
-  if (!command.json) {
-    const measure::Machine& machine = measure::this_machine();
-    put_line(fmt::format("{}, {} cores; {}; commit {}; {}", machine.cpu, machine.cores,
-                         machine.compiler, machine.commit, measure::utc_now()));
-  }
-  for (const int threads : options.threads) {  // before a target is forced: the machine's own
-    const measure::Ceilings& found = measure::ceilings(threads);
-    put_line(command.json ? measure::json_line(found) : measure::describe(found));
-  }
-  const ForcedTarget target(command.simd);
+  print_heading(command, options.threads);  // the machine's own ceilings: no target is forced yet
+  const ForcedTarget target(bits);
   if (!command.json) {
     put_line(fmt::format("kernels on {}", simd_target_name()));
     put_line(measure::table_heading());
@@ -90,14 +112,13 @@ void run_bench_command(const BenchCommand& command) {
     ++rows;
     put_line(command.json ? measure::json_line(row) : measure::table_line(row));
   };
-  int refused = measure::run_bench(variants, options, sink);
+  int refused = measure::run_bench(options, sink);
   for (const ModelBench& bench : model_benches()) {
     if (command.family.empty() || command.family == bench.name) refused += bench.run(options, sink);
   }
-  if (rows == 0)
-    throw UsageError({"nothing to measure", "bench", "a row that all filters pick", {}});
-  if (refused > 0)
+  if (refused > 0) {
     throw Error(fmt::format("{} of {} rows refused: their check failed", refused, rows));
+  }
 }
 
 }  // namespace

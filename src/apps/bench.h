@@ -19,5 +19,6 @@ struct ModelBench {
 std::vector<ModelBench> model_benches();
 
 int run_train_bench(const measure::BenchOptions& options, const measure::RowSink& sink);
+int run_decode_bench(const measure::BenchOptions& options, const measure::RowSink& sink);
 
 }  // namespace adder::apps
