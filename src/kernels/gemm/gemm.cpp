@@ -121,11 +121,13 @@ bool has_forward(const GemmFunctions<TA, TB, TC>&, Direction direction) {
 
 template <class TA, class TB, class TC>
 GemmLine<TA, TB, TC> onednn_line() {
-  constexpr bool kWidened = !std::is_same_v<TA, TB>;
-  return {{"onednn", Device::cpu, dtype_of<TA>, std::is_same_v<TA, Bf16> ? 0 : kOnednnClass},
+  constexpr bool kWidened = !std::is_same_v<TA, TB>, kNarrow = std::is_same_v<TA, Bf16>;
+  return {{"onednn", Device::cpu, dtype_of<TA>, kNarrow ? 0 : kOnednnClass},
           onednn_accepts<TA>,
           onednn_us<TA, TB>,
-          kWidened ? onednn_widened_scratch_bytes : no_scratch,
+          kWidened  ? onednn_widened_scratch_bytes
+          : kNarrow ? no_scratch
+                    : onednn_scratch_bytes,
           {onednn_forward},
           has_forward};
 }

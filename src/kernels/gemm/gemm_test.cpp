@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/simd_targets.h"
@@ -108,6 +109,8 @@ void expect_same_bits_for_any_thread_count() {
     Product<TA, TB, TC> product(shape, 3);
     for (const auto& line : gemm_lines<TA, TB, TC>()) {
       if (!line.accepts(context.caps(), shape)) continue;
+      // The long products are for oneDNN, whose own blocking might look at the threads.
+      if (std::max(shape.m, shape.k) == 2048 && line.info.name != std::string("onednn")) continue;
       const auto one = product.run(line.info.name, 1);
       EXPECT_TRUE(same(one, product.run(line.info.name, 2).data(), one.count()))
           << line.info.name << " " << shape.describe() << " 2 threads";

@@ -47,8 +47,8 @@ struct Tile {
 
 // Calls body(tile) on one thread for every tile; the tiles of one block of columns are neighbours.
 template <class Body>
-void for_each_tile(const GemmShape& shape, const Cut& columns, int threads, const Body& body) {
-  const Cut rows = cut_rows(shape);
+void for_each_tile(const GemmShape& shape, int threads, const Body& body) {
+  const Cut rows = cut_rows(shape), columns = cut_columns(shape);
   parallel_for(threads, rows.parts * columns.parts, [&](int64_t item) {
     const OneThread one_thread;
     const int64_t i = item % rows.parts, j = item / rows.parts;
@@ -65,20 +65,65 @@ const T* first_of_b(const GemmShape& shape, const T* b, int64_t ldb, int64_t col
   return shape.transpose_b ? b + column * ldb : b + column;
 }
 
+void add_bias(const GemmShape& shape, const GemmArgs<float, float, float>& args, const Tile& tile) {
+  if (!shape.bias) return;
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    float* c = args.c + (tile.row + i) * args.ldc + tile.column;
+    for (int64_t j = 0; j < tile.columns; ++j) c[j] += args.bias[tile.column + j];
+  }
+}
+
 void sgemm_tile(const GemmShape& shape, const GemmArgs<float, float, float>& args,
                 const Tile& tile) {
-  float* c = args.c + tile.row * args.ldc + tile.column;
-  const dnnl_status_t status =
-      dnnl_sgemm(shape.transpose_a ? 'T' : 'N', shape.transpose_b ? 'T' : 'N', tile.rows,
-                 tile.columns, shape.k, 1.0f, first_of_a(shape, args.a, args.lda, tile.row),
-                 args.lda, first_of_b(shape, args.b, args.ldb, tile.column), args.ldb,
-                 shape.accumulate ? 1.0f : 0.0f, c, args.ldc);
+  const dnnl_status_t status = dnnl_sgemm(
+      shape.transpose_a ? 'T' : 'N', shape.transpose_b ? 'T' : 'N', tile.rows, tile.columns,
+      shape.k, 1.0f, first_of_a(shape, args.a, args.lda, tile.row), args.lda,
+      first_of_b(shape, args.b, args.ldb, tile.column), args.ldb, shape.accumulate ? 1.0f : 0.0f,
+      args.c + tile.row * args.ldc + tile.column, args.ldc);
   ADDER_CHECK(status == dnnl_success);
-  if (!shape.bias) return;
-  const float* bias = args.bias + tile.column;
-  for (int64_t i = 0; i < tile.rows; ++i) {
-    for (int64_t j = 0; j < tile.columns; ++j) c[i * args.ldc + j] += bias[j];
+  add_bias(shape, args, tile);
+}
+
+// A weight gradient with more rows than columns goes faster as C^T = B^T A, turned into place
+// (measured, k = 2048: m1024 n256 106 -> 154 GFLOP/s, m512 n16 61 -> 120 on one core).
+bool goes_turned(const GemmShape& shape) {
+  return shape.transpose_a && !shape.transpose_b && shape.m >= 2 * shape.n;
+}
+
+// C tile (+)= turned^T, in blocks whose lines stay in L1. turned: (columns, rows).
+void turn_into_place(const GemmShape& shape, const GemmArgs<float, float, float>& args,
+                     const Tile& tile, const float* turned) {
+  constexpr int64_t kBlock = 16;
+  for (int64_t i0 = 0; i0 < tile.rows; i0 += kBlock) {
+    const int64_t i_end = std::min(tile.rows, i0 + kBlock);
+    for (int64_t j0 = 0; j0 < tile.columns; j0 += kBlock) {
+      const int64_t j_end = std::min(tile.columns, j0 + kBlock);
+      for (int64_t i = i0; i < i_end; ++i) {
+        float* c = args.c + (tile.row + i) * args.ldc + tile.column;
+        for (int64_t j = j0; j < j_end; ++j) {
+          const float value = turned[j * tile.rows + i];
+          c[j] = shape.accumulate ? c[j] + value : value;
+        }
+      }
+    }
   }
+}
+
+// turned: room for C, of which every tile has a part of its own.
+void turned_sgemm_tile(const GemmShape& shape, const GemmArgs<float, float, float>& args,
+                       const Tile& tile, float* turned) {
+  float* part = turned + tile.row * shape.n + tile.column * tile.rows;
+  const dnnl_status_t status =
+      dnnl_sgemm('T', 'N', tile.columns, tile.rows, shape.k, 1.0f,
+                 first_of_b(shape, args.b, args.ldb, tile.column), args.ldb,
+                 first_of_a(shape, args.a, args.lda, tile.row), args.lda, 0.0f, part, tile.rows);
+  ADDER_CHECK(status == dnnl_success);
+  turn_into_place(shape, args, tile, part);
+  add_bias(shape, args, tile);
+}
+
+void sgemm_tiles(const GemmShape& shape, const GemmArgs<float, float, float>& args, int threads) {
+  for_each_tile(shape, threads, [&](const Tile& tile) { sgemm_tile(shape, args, tile); });
 }
 
 // Columns of B that are widened at a time.
@@ -223,15 +268,16 @@ void matmul_tile(const GemmShape& shape, const GemmArgs<Bf16, Bf16, TC>& args, c
 
 template <class TC>
 void matmul_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, TC>& args, Exec exec) {
-  for_each_tile(shape, cut_columns(shape), exec.threads,
-                [&](const Tile& tile) { matmul_tile(shape, args, tile); });
+  for_each_tile(shape, exec.threads, [&](const Tile& tile) { matmul_tile(shape, args, tile); });
 }
 
 }  // namespace
 
 void onednn_forward(const GemmShape& shape, const GemmArgs<float, float, float>& args, Exec exec) {
-  for_each_tile(shape, cut_columns(shape), exec.threads,
-                [&](const Tile& tile) { sgemm_tile(shape, args, tile); });
+  if (!goes_turned(shape)) return sgemm_tiles(shape, args, exec.threads);
+  float* turned = exec.carve<float>(shape.m * shape.n);
+  for_each_tile(shape, exec.threads,
+                [&](const Tile& tile) { turned_sgemm_tile(shape, args, tile, turned); });
 }
 
 void onednn_forward(const GemmShape& shape, const GemmArgs<float, Bf16, float>& args, Exec exec) {
@@ -256,7 +302,7 @@ void onednn_forward(const GemmShape& shape, const GemmArgs<float, Bf16, float>& 
     wide.c = args.c + block.column;
     wide.ldc = args.ldc;
     wide.bias = shape.bias ? args.bias + block.column : nullptr;
-    onednn_forward(narrow, wide, exec);
+    sgemm_tiles(narrow, wide, exec.threads);
   }
 }
 
@@ -266,6 +312,10 @@ void onednn_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, Bf16>& ar
 
 void onednn_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, float>& args, Exec exec) {
   matmul_forward(shape, args, exec);
+}
+
+int64_t onednn_scratch_bytes(const GemmShape& shape, Direction) {
+  return goes_turned(shape) ? shape.m * shape.n * static_cast<int64_t>(sizeof(float)) : 0;
 }
 
 int64_t onednn_widened_scratch_bytes(const GemmShape& shape, Direction) {

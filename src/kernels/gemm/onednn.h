@@ -1,6 +1,6 @@
 // oneDNN's products, cut into tiles by shape; each tile runs on one thread. Only onednn.cpp sees
-// the library. In fp32 the bits of a row of C do not depend on the number of rows for m >=
-// kOnednnRows; in bf16 they may (its matmul has another order of summation for the smallest tiles).
+// the library. In fp32, A not transposed, the bits of a row of C do not depend on the number of
+// rows for m >= kOnednnRows; in bf16 they may (its matmul has another order of summation for the smallest tiles).
 #pragma once
 
 #include "kernels/gemm/gemm.h"
@@ -17,6 +17,8 @@ void onednn_forward(const GemmShape& shape, const GemmArgs<float, Bf16, float>& 
 void onednn_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, Bf16>& args, Exec exec);
 void onednn_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, float>& args, Exec exec);
 
+/// Of the fp32 line, and of the one that widens B.
+int64_t onednn_scratch_bytes(const GemmShape& shape, Direction direction);
 int64_t onednn_widened_scratch_bytes(const GemmShape& shape, Direction direction);
 
 }  // namespace adder
