@@ -68,8 +68,8 @@ EvalText read_text(const EvalCommand& command, const Tokenizer& tokenizer) {
   return text;
 }
 
-Perplexity score(const EvalCommand& command, std::shared_ptr<const LanguageModel<float>> model,
-                 const EvalText& text) {
+Perplexity score(const EvalCommand& command,
+                 const std::shared_ptr<const LanguageModel<float>>& model, const EvalText& text) {
   PerplexityOptions options;
   options.threads = command.threads;
   options.window = command.window;
