@@ -88,7 +88,8 @@ int64_t conv1d_scratch_bytes(const Conv1dShape& shape, Direction direction, Dtyp
     bytes += align_up(partials * dtype_bytes(dtype));
   }
   if (shape.width > Conv1dTiles::kStackWidth) {
-    bytes += tiles.items(shape) * tiles.work_rows(shape.width) * Conv1dTiles::kRowBytes;
+    bytes += tiles.items(shape) * Conv1dTiles::work_rows(tiles.piece, shape.width) *
+             Conv1dTiles::kRowBytes;
   }
   return bytes;
 }

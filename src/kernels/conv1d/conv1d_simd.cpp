@@ -1,276 +1,104 @@
-// Both lines of the conv1d table (math.md section 2). An item walks the channel vectors of its tile;
-// for each one the inputs of the whole time tile are gathered into a small column [token][lane]
-// in cache (which also settles states, sequence boundaries, token order, strides and bf16), and
-// the filter runs over that column. Sums over tokens: per item, then over items in index order.
+// Both lines of the conv1d table (math.md section 2). An item walks panels of channels and pieces of
+// tokens: inputs are gathered into the panel's columns (which also settles states, sequence
+// boundaries, token order, strides and bf16) and the filter runs over each column. Sums over
+// tokens: per item, then over items in index order.
 #include <algorithm>
-
-#include "core/threads.h"
-#include "kernels/conv1d/conv1d_lines.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/conv1d/conv1d_simd.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "core/simd-inl.h"
-
-#ifndef ADDER_CONV1D_ITEM
-#define ADDER_CONV1D_ITEM
-namespace adder {
-
-// Tokens [first, last) of the sequence [begin, end) in batch row b; r is its state row.
-struct Conv1dSpan {
-  int64_t b, r, begin, end, first, last;
-  int64_t tokens() const { return last - first; }
-};
-
-// One (row, time tile, channel tile).
-struct Conv1dItem {
-  int64_t index, b, time_tile, first, last, channel, channel_end;
-
-  Conv1dItem(const Conv1dShape& shape, const Conv1dTiles& tiles, int64_t item) : index(item) {
-    const int64_t channel_tile = item % tiles.channel_tiles;
-    const int64_t rest = item / tiles.channel_tiles;
-    time_tile = rest;
-    b = rest / tiles.time_tiles;
-    first = rest % tiles.time_tiles * tiles.tokens;
-    last = std::min(first + tiles.tokens, shape.len);
-    channel = channel_tile * Conv1dTiles::kChannels;
-    channel_end = std::min(channel + Conv1dTiles::kChannels, shape.channels);
-  }
-};
-
-// Calls visit(span) for every sequence that has tokens in the item.
-template <class Visit>
-void visit_spans(const Conv1dShape& shape, const int32_t* cu, const Conv1dItem& item,
-                 const Visit& visit) {
-  if (!shape.packed()) {
-    visit(Conv1dSpan{item.b, item.b, 0, shape.len, item.first, item.last});
-    return;
-  }
-  int64_t q =
-      std::upper_bound(cu, cu + shape.sequences + 1, static_cast<int32_t>(item.first)) - cu - 1;
-  for (; q < shape.sequences && cu[q] < item.last; ++q) {
-    const int64_t begin = cu[q];
-    const int64_t end = cu[q + 1];
-    if (begin == end) continue;
-    visit(Conv1dSpan{0, q, begin, end, std::max(begin, item.first), std::min(end, item.last)});
-  }
-}
-
-template <class T>
-int64_t state_slot(const Conv1dInputs<T>& in, int64_t r) {
-  return in.state_index != nullptr ? in.state_index[r] : r;
-}
-
-template <class T>
-T* token_row(const TokenView<T>& view, const int32_t* order, int64_t b, int64_t t) {
-  return view.row(b, order != nullptr ? order[t] : t);
-}
-
-}  // namespace adder
-#endif
+#include "core/threads.h"
+#include "kernels/conv1d/conv1d_panel-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE {
 
+// Calls body(panel) for every panel of the item's channels, with its taps loaded.
+template <class D, class Body>
+HWY_INLINE void each_panel(D d, const Conv1dTiles& tiles, const Conv1dItem& item,
+                           const hn::TFromD<D>* w, int64_t width, hn::TFromD<D>* work,
+                           const Body& body) {
+  auto panel = carve_panel(d, tiles, width, work);
+  const int64_t channels = std::max(panel.lanes, tiles.panel);
+  for (int64_t c = item.channel; c < item.channel_end; c += channels) {
+    panel.first = c;
+    panel.channels = std::min(channels, item.channel_end - c);
+    load_taps(d, w, width, panel);
+    body(panel);
+  }
+}
+
+// y_t = act(a_t) for the tokens of the span.
 template <bool kUnit, class D, class T>
-HWY_INLINE V<D> load_channels(D d, const T* from, int64_t stride, size_t n) {
-  if constexpr (kUnit) {
-    return load_n(d, from, n);
-  } else {
-    HWY_ALIGN T lanes[HWY_MAX_BYTES / sizeof(hn::TFromD<D>)] = {};
-    for (size_t i = 0; i < n; ++i) lanes[i] = from[static_cast<int64_t>(i) * stride];
-    return load(d, lanes);
-  }
-}
-
-template <bool kUnit, class D, class T>
-HWY_INLINE void store_channels(V<D> value, D d, T* to, int64_t stride, size_t n) {
-  if constexpr (kUnit) {
-    store_n(value, d, to, n);
-  } else {
-    HWY_ALIGN T lanes[HWY_MAX_BYTES / sizeof(hn::TFromD<D>)] = {};
-    store(value, d, lanes);
-    for (size_t i = 0; i < n; ++i) to[static_cast<int64_t>(i) * stride] = lanes[i];
-  }
-}
-
-// Everything about one channel vector: its channels [c, c + n) and its columns in cache.
-template <class C>
-struct Columns {
-  int64_t c;
-  size_t n;
-  C* x;         // inputs, with the halo of width - 1 rows in front
-  C* g;         // pre-activations, then their gradients
-  C* w;         // (width), one vector a tap
-  C* reversed;  // the same taps, last first
-};
-
-template <class D>
-HWY_INLINE Columns<hn::TFromD<D>> carve_columns(D d, const Conv1dTiles& tiles, int64_t width,
-                                                hn::TFromD<D>* work) {
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  Columns<hn::TFromD<D>> columns{};
-  columns.w = work;
-  columns.reversed = columns.w + width * lanes;
-  columns.g = columns.reversed + width * lanes;
-  columns.x = columns.g + (tiles.tokens + width - 1) * lanes;
-  return columns;
-}
-
-// The taps of channels [c, c + n), both ways round; lanes past n are 0.
-template <class D>
-HWY_INLINE void load_taps(D d, const hn::TFromD<D>* w, int64_t width,
-                          const Columns<hn::TFromD<D>>& columns) {
-  const size_t lanes = hn::Lanes(d);
-  const auto rows = static_cast<size_t>(width);
-  const auto* from = w + columns.c * width;
-  if (rows == 4 && columns.n == lanes) {
-    V<D> taps[4];
-    hn::LoadInterleaved4(d, from, taps[0], taps[1], taps[2], taps[3]);
-    for (size_t k = 0; k < 4; ++k) {
-      hn::StoreU(taps[k], d, columns.w + k * lanes);
-      hn::StoreU(taps[k], d, columns.reversed + (3 - k) * lanes);
-    }
-    return;
-  }
-  for (size_t k = 0; k < rows; ++k) {
-    for (size_t i = 0; i < lanes; ++i) {
-      const auto tap = i < columns.n ? from[i * rows + k] : 0;
-      columns.w[k * lanes + i] = tap;
-      columns.reversed[(rows - 1 - k) * lanes + i] = tap;
-    }
-  }
-}
-
-// Rows from - (width - 1) .. to - 1 of the sequence, the state before its first token.
-template <bool kUnit, class D, class T>
-HWY_NOINLINE void gather_inputs(D d, const Conv1dShape& shape, const Conv1dInputs<T>& in,
-                                const Conv1dSpan& span, int64_t to,
-                                const Columns<hn::TFromD<D>>& columns) {
-  const size_t lanes = hn::Lanes(d);
-  const int64_t halo = shape.width - 1;
-  auto* out = columns.x;
-  int64_t t = span.first - halo;
-  for (; t < span.begin; ++t, out += lanes) {
-    auto row = hn::Zero(d);
-    if (in.s0 != nullptr) {
-      const int64_t state_row = state_slot(in, span.r) * halo + halo + (t - span.begin);
-      row = load_n(d, in.s0 + state_row * shape.channels + columns.c, columns.n);
-    }
-    hn::StoreU(row, d, out);
-  }
-  const int64_t stride = in.x.channel_stride;
-  for (; t < to; ++t, out += lanes) {
-    const T* from = token_row(in.x, in.order, span.b, t) + columns.c * stride;
-    hn::StoreU(load_channels<kUnit>(d, from, stride, columns.n), d, out);
-  }
-}
-
-// One block of 4 taps: out_t = (kFirst ? start : out_t) + sum_j w_j x_{t+j}, j ascending. The
-// inputs slide through registers. out may be x.
-template <bool kFirst, class D, class C>
-HWY_INLINE void filter_4_taps(D d, const C* w, const C* x, V<D> start, int64_t count, C* out) {
-  const size_t lanes = hn::Lanes(d);
-  const auto w0 = hn::LoadU(d, w), w1 = hn::LoadU(d, w + lanes);
-  const auto w2 = hn::LoadU(d, w + 2 * lanes), w3 = hn::LoadU(d, w + 3 * lanes);
-  auto x0 = hn::LoadU(d, x), x1 = hn::LoadU(d, x + lanes), x2 = hn::LoadU(d, x + 2 * lanes);
-  x += 3 * lanes;
-  for (int64_t t = 0; t < count; ++t, x += lanes, out += lanes) {
-    const auto x3 = hn::LoadU(d, x);
-    auto sum = kFirst ? start : hn::LoadU(d, out);
-    sum = hn::MulAdd(w0, x0, sum);
-    sum = hn::MulAdd(w1, x1, sum);
-    sum = hn::MulAdd(w2, x2, sum);
-    sum = hn::MulAdd(w3, x3, sum);
-    hn::StoreU(sum, d, out);
-    x0 = x1;
-    x1 = x2;
-    x2 = x3;
-  }
-}
-
-// out_t = start + sum_{k < width} w_k x_{t+k}, k ascending: the same bits for any split of t.
-template <class D, class C>
-HWY_NOINLINE void filter_column(D d, int64_t width, const C* w, const C* x, V<D> start,
-                                int64_t count, C* out) {
-  const size_t lanes = hn::Lanes(d);
-  int64_t k = 0;
-  if (width >= 4) {
-    filter_4_taps<true>(d, w, x, start, count, out);
-    for (k = 4; k + 4 <= width; k += 4) {
-      const size_t skip = static_cast<size_t>(k) * lanes;
-      filter_4_taps<false>(d, w + skip, x + skip, start, count, out);
-    }
-  }
-  for (; k < width; ++k) {
-    const size_t skip = static_cast<size_t>(k) * lanes;
-    const auto tap = hn::LoadU(d, w + skip);
-    for (size_t i = 0; i < static_cast<size_t>(count) * lanes; i += lanes) {
-      const auto sum = k == 0 ? start : hn::LoadU(d, out + i);
-      hn::StoreU(hn::MulAdd(tap, hn::LoadU(d, x + skip + i), sum), d, out + i);
-    }
+HWY_NOINLINE void write_outputs(D d, const Conv1dShape& shape, const Conv1dForward<T>& args,
+                                const Conv1dSpan& span, const Panel<hn::TFromD<D>>& panel) {
+  const int64_t stride = args.y.channel_stride;
+  const auto* a = panel.g;
+  for (int64_t t = span.first; t < span.last; ++t, a += panel.lanes) {
+    T* row = token_row(args.y, args.in.order, span.b, t);
+    panel.each([&](int64_t v, int64_t c, size_t used) HWY_ATTR {
+      const auto sum = hn::LoadU(d, a + v * panel.g_stride);
+      const auto y = shape.silu ? silu_word(d, sum) : sum;
+      store_channels<kUnit>(y, d, row + c * stride, stride, used);
+    });
   }
 }
 
 template <bool kUnit, class T>
 HWY_NOINLINE void forward_item(const Conv1dShape& shape, const Conv1dForward<T>& args,
                                const Conv1dTiles& tiles, int64_t index, accumulate_t<T>* work) {
-  const Words<accumulate_t<T>> d;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  using Acc = accumulate_t<T>;
+  const Words<Acc> d;
   const Conv1dItem item(shape, tiles, index);
-  auto columns = carve_columns(d, tiles, shape.width, work);
-  visit_spans(shape, args.in.cu_seqlens, item, [&](const Conv1dSpan& span) HWY_ATTR {
-    for (int64_t c = item.channel; c < item.channel_end; c += lanes) {
-      columns.c = c;
-      columns.n = static_cast<size_t>(std::min(lanes, item.channel_end - c));
-      load_taps(d, args.in.w, shape.width, columns);
-      gather_inputs<kUnit>(d, shape, args.in, span, span.last, columns);
-      const auto bias =
-          args.in.bias != nullptr ? load_n(d, args.in.bias + c, columns.n) : hn::Zero(d);
-      filter_column(d, shape.width, columns.w, columns.x, bias, span.tokens(), columns.g);
-      const int64_t stride = args.y.channel_stride;
-      const auto* a = columns.g;
-      for (int64_t t = span.first; t < span.last; ++t, a += lanes) {
-        const auto sum = hn::LoadU(d, a);
-        const auto y = shape.silu ? silu_word(d, sum) : sum;
-        T* to = token_row(args.y, args.in.order, span.b, t) + c * stride;
-        store_channels<kUnit>(y, d, to, stride, columns.n);
-      }
-    }
+  each_panel(d, tiles, item, args.in.w, shape.width, work, [&](const Panel<Acc>& panel) HWY_ATTR {
+    visit_spans(shape, args.in.cu_seqlens, item, tiles.piece, [&](const Conv1dSpan& span) HWY_ATTR {
+      gather_inputs<kUnit>(d, shape, args.in, span, span.last, panel);
+      filter_panel(d, shape.width, args.in.bias, panel, span.tokens());
+      write_outputs<kUnit>(d, shape, args, span, panel);
+    });
   });
 }
 
-// ga_t = gy_t act'(a_t) over the column of a, for tokens [span.first, to).
+// g: a_t -> ga_t = gy_t act'(a_t) for tokens [span.first, to), then 0 up to width - 1 tokens past
+// the span.
 template <bool kUnit, class D, class T>
 HWY_NOINLINE void activation_gradient(D d, const Conv1dShape& shape, const Conv1dBackward<T>& args,
                                       const Conv1dSpan& span, int64_t to,
-                                      const Columns<hn::TFromD<D>>& columns) {
+                                      const Panel<hn::TFromD<D>>& panel) {
   const int64_t stride = args.gy.channel_stride;
-  auto* g = columns.g;
-  for (int64_t t = span.first; t < to; ++t, g += hn::Lanes(d)) {
-    const T* from = token_row(args.gy, args.in.order, span.b, t) + columns.c * stride;
-    const auto gy = load_channels<kUnit>(d, from, stride, columns.n);
-    const auto ga = shape.silu ? hn::Mul(gy, silu_slope_word(d, hn::LoadU(d, g))) : gy;
-    hn::StoreU(ga, d, g);
+  auto* g = panel.g;
+  int64_t t = span.first;
+  for (; t < to; ++t, g += panel.lanes) {
+    const T* row = token_row(args.gy, args.in.order, span.b, t);
+    panel.each([&](int64_t v, int64_t c, size_t used) HWY_ATTR {
+      auto* at = g + v * panel.g_stride;
+      const auto gy = load_channels<kUnit>(d, row + c * stride, stride, used);
+      const auto ga = shape.silu ? hn::Mul(gy, silu_slope_word(d, hn::LoadU(d, at))) : gy;
+      hn::StoreU(ga, d, at);
+    });
+  }
+  for (; t < span.last + shape.width - 1; ++t, g += panel.lanes) {
+    panel.each([&](int64_t v, int64_t, size_t)
+                   HWY_ATTR { hn::StoreU(hn::Zero(d), d, g + v * panel.g_stride); });
   }
 }
 
-// Adds sum_t ga_t x_{t+k} to row k of the partials, and sum_t ga_t to row `width`.
+// Adds sum_t ga_t x_{t+k} to row k of the partials, and sum_t ga_t to row `width`: one column.
 template <class D, class C>
-HWY_NOINLINE void accumulate_taps(D d, int64_t width, int64_t count, const Columns<C>& columns,
+HWY_NOINLINE void accumulate_taps(D d, int64_t width, int64_t count, const C* g, const C* inputs,
                                   int64_t padded, C* partial) {
   const size_t lanes = hn::Lanes(d);
   const size_t end = static_cast<size_t>(count) * lanes;
   int64_t k = 0;
   for (; k + 4 <= width; k += 4) {
-    const C* x = columns.x + static_cast<size_t>(k) * lanes;
-    C* to = partial + k * padded + columns.c;
+    const C* x = inputs + static_cast<size_t>(k) * lanes;
+    C* to = partial + k * padded;
     auto sum0 = hn::LoadU(d, to), sum1 = hn::LoadU(d, to + padded);
     auto sum2 = hn::LoadU(d, to + 2 * padded), sum3 = hn::LoadU(d, to + 3 * padded);
     for (size_t i = 0; i < end; i += lanes) {
-      const auto ga = hn::LoadU(d, columns.g + i);
+      const auto ga = hn::LoadU(d, g + i);
       sum0 = hn::MulAdd(ga, hn::LoadU(d, x + i), sum0);
       sum1 = hn::MulAdd(ga, hn::LoadU(d, x + lanes + i), sum1);
       sum2 = hn::MulAdd(ga, hn::LoadU(d, x + 2 * lanes + i), sum2);
@@ -282,96 +110,105 @@ HWY_NOINLINE void accumulate_taps(D d, int64_t width, int64_t count, const Colum
     hn::StoreU(sum3, d, to + 3 * padded);
   }
   for (; k <= width; ++k) {
-    const C* x = columns.x + static_cast<size_t>(k) * lanes;
-    C* to = partial + k * padded + columns.c;
+    const C* x = inputs + static_cast<size_t>(k) * lanes;
+    C* to = partial + k * padded;
     auto sum = hn::LoadU(d, to);
     for (size_t i = 0; i < end; i += lanes) {
-      const auto ga = hn::LoadU(d, columns.g + i);
+      const auto ga = hn::LoadU(d, g + i);
       sum = k < width ? hn::MulAdd(ga, hn::LoadU(d, x + i), sum) : hn::Add(sum, ga);
     }
     hn::StoreU(sum, d, to);
   }
 }
 
-// dx_t = sum_k w_k ga_{t+(width-1)-k} + the part of gsT that lands on x.
+// dx_t = sum_k w_k ga_{t+(width-1)-k} + the part of gsT that lands on x. Overwrites panel.x.
 template <bool kUnit, class D, class T>
 HWY_NOINLINE void input_gradient(D d, const Conv1dShape& shape, const Conv1dBackward<T>& args,
-                                 const Conv1dSpan& span, const Columns<hn::TFromD<D>>& columns) {
+                                 const Conv1dSpan& span, const Panel<hn::TFromD<D>>& panel) {
   const int64_t halo = shape.width - 1;
-  filter_column(d, shape.width, columns.reversed, columns.g, hn::Zero(d), span.tokens(), columns.x);
+  panel.each([&](int64_t v, int64_t, size_t) HWY_ATTR {
+    filter_column(d, shape.width, panel.reversed + v * panel.w_stride, panel.g + v * panel.g_stride,
+                  hn::Zero(d), span.tokens(), panel.x + v * panel.x_stride);
+  });
   const int64_t stride = args.dx.channel_stride;
-  const auto* from = columns.x;
-  for (int64_t t = span.first; t < span.last; ++t, from += hn::Lanes(d)) {
-    auto sum = hn::LoadU(d, from);
+  const auto* from = panel.x;
+  for (int64_t t = span.first; t < span.last; ++t, from += panel.lanes) {
     const int64_t j = t - (span.end - halo);
-    if (args.gsT != nullptr && j >= 0) {
-      const T* later = args.gsT + (span.r * halo + j) * shape.channels + columns.c;
-      sum = hn::Add(sum, load_n(d, later, columns.n));
-    }
-    T* to = token_row(args.dx, args.in.order, span.b, t) + columns.c * stride;
-    store_channels<kUnit>(sum, d, to, stride, columns.n);
+    const bool later = args.gsT != nullptr && j >= 0;
+    const T* state = later ? args.gsT + (span.r * halo + j) * shape.channels : nullptr;
+    T* row = token_row(args.dx, args.in.order, span.b, t);
+    panel.each([&](int64_t v, int64_t c, size_t used) HWY_ATTR {
+      auto sum = hn::LoadU(d, from + v * panel.x_stride);
+      if (later) sum = hn::Add(sum, load_n(d, state + c, used));
+      store_channels<kUnit>(sum, d, row + c * stride, stride, used);
+    });
   }
 }
 
-// ds0_i = sum_{t <= min(i, tokens - 1)} w_{i-t} ga_t + the part of gsT that passes through.
+// ds0_i = sum_{t <= min(i, tokens - 1)} w_{i-t} ga_t + the part of gsT that passes through: the
+// span starts its sequence, and panel.g holds the width - 1 tokens that reach the state.
 template <class D, class T>
 HWY_NOINLINE void state_gradient(D d, const Conv1dShape& shape, const Conv1dBackward<T>& args,
-                                 const Conv1dSpan& span, const Columns<hn::TFromD<D>>& columns) {
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+                                 const Conv1dSpan& span, const Panel<hn::TFromD<D>>& panel) {
   const int64_t halo = shape.width - 1;
   const int64_t count = span.end - span.begin;
-  for (int64_t i = 0; i < halo; ++i) {
-    auto sum = hn::Zero(d);
-    for (int64_t t = 0; t <= std::min(i, count - 1); ++t) {
-      sum = hn::MulAdd(hn::LoadU(d, columns.w + (i - t) * lanes),
-                       hn::LoadU(d, columns.g + t * lanes), sum);
+  panel.each([&](int64_t v, int64_t c, size_t used) HWY_ATTR {
+    const auto* w = panel.w + v * panel.w_stride;
+    const auto* g = panel.g + v * panel.g_stride;
+    for (int64_t i = 0; i < halo; ++i) {
+      auto sum = hn::Zero(d);
+      for (int64_t t = 0; t <= std::min(i, count - 1); ++t) {
+        sum = hn::MulAdd(hn::LoadU(d, w + (i - t) * panel.lanes), hn::LoadU(d, g + t * panel.lanes),
+                         sum);
+      }
+      if (args.gsT != nullptr && i >= count) {
+        const T* later = args.gsT + (span.r * halo + i - count) * shape.channels + c;
+        sum = hn::Add(sum, load_n(d, later, used));
+      }
+      store_n(sum, d, args.ds0 + (span.r * halo + i) * shape.channels + c, used);
     }
-    if (args.gsT != nullptr && i >= count) {
-      const T* later = args.gsT + (span.r * halo + i - count) * shape.channels + columns.c;
-      sum = hn::Add(sum, load_n(d, later, columns.n));
-    }
-    store_n(sum, d, args.ds0 + (span.r * halo + i) * shape.channels + columns.c, columns.n);
+  });
+}
+
+template <bool kUnit, class T>
+HWY_NOINLINE void backward_span(const Conv1dShape& shape, const Conv1dBackward<T>& args,
+                                const Conv1dSpan& span, int64_t padded,
+                                const Panel<accumulate_t<T>>& panel, accumulate_t<T>* partial) {
+  const Words<accumulate_t<T>> d;
+  // Gradients reach width - 1 tokens back, so the tokens after the span are recomputed.
+  const int64_t to = std::min(span.last + shape.width - 1, span.end);
+  gather_inputs<kUnit>(d, shape, args.in, span, to, panel);
+  if (shape.silu) filter_panel(d, shape.width, args.in.bias, panel, to - span.first);
+  activation_gradient<kUnit>(d, shape, args, span, to, panel);
+  panel.each([&](int64_t v, int64_t c, size_t) HWY_ATTR {
+    accumulate_taps(d, shape.width, span.tokens(), panel.g + v * panel.g_stride,
+                    panel.x + v * panel.x_stride, padded, partial + c);
+  });
+  if (args.ds0 != nullptr && span.first == span.begin) {
+    state_gradient(d, shape, args, span, panel);
   }
+  input_gradient<kUnit>(d, shape, args, span, panel);
 }
 
 template <bool kUnit, class T>
 HWY_NOINLINE void backward_item(const Conv1dShape& shape, const Conv1dBackward<T>& args,
                                 const Conv1dTiles& tiles, int64_t index, accumulate_t<T>* work,
                                 accumulate_t<T>* partials) {
-  const Words<accumulate_t<T>> d;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  using Acc = accumulate_t<T>;
   const Conv1dItem item(shape, tiles, index);
-  auto columns = carve_columns(d, tiles, shape.width, work);
-  auto* partial = partials + item.time_tile * (shape.width + 1) * tiles.padded;
+  Acc* partial = partials + item.time_tile * (shape.width + 1) * tiles.padded;
   const int64_t padded_end = (item.channel_end + 15) / 16 * 16;
   for (int64_t k = 0; k <= shape.width; ++k) {
     std::fill(partial + k * tiles.padded + item.channel, partial + k * tiles.padded + padded_end,
-              accumulate_t<T>(0));
+              Acc(0));
   }
-  visit_spans(shape, args.in.cu_seqlens, item, [&](const Conv1dSpan& span) HWY_ATTR {
-    // Gradients reach width - 1 tokens back, so the tokens after the tile are recomputed.
-    const int64_t to = std::min(span.last + shape.width - 1, span.end);
-    for (int64_t c = item.channel; c < item.channel_end; c += lanes) {
-      columns.c = c;
-      columns.n = static_cast<size_t>(std::min(lanes, item.channel_end - c));
-      load_taps(d, args.in.w, shape.width, columns);
-      gather_inputs<kUnit>(d, shape, args.in, span, to, columns);
-      if (shape.silu) {
-        const auto bias =
-            args.in.bias != nullptr ? load_n(d, args.in.bias + c, columns.n) : hn::Zero(d);
-        filter_column(d, shape.width, columns.w, columns.x, bias, to - span.first, columns.g);
-      }
-      activation_gradient<kUnit>(d, shape, args, span, to, columns);
-      const int64_t rows = span.tokens() + shape.width - 1;
-      std::fill(columns.g + (to - span.first) * lanes, columns.g + rows * lanes,
-                accumulate_t<T>(0));
-      accumulate_taps(d, shape.width, span.tokens(), columns, tiles.padded, partial);
-      if (args.ds0 != nullptr && span.first == span.begin) {
-        state_gradient(d, shape, args, span, columns);
-      }
-      input_gradient<kUnit>(d, shape, args, span, columns);
-    }
-  });
+  each_panel(Words<Acc>(), tiles, item, args.in.w, shape.width, work,
+             [&](const Panel<Acc>& panel) HWY_ATTR {
+               visit_spans(shape, args.in.cu_seqlens, item, tiles.piece,
+                           [&](const Conv1dSpan& span) HWY_ATTR {
+                             backward_span<kUnit>(shape, args, span, tiles.padded, panel, partial);
+                           });
+             });
 }
 
 // The partials of all time tiles, added in index order, for one channel tile.
@@ -403,18 +240,17 @@ HWY_NOINLINE void reduce_taps(const Conv1dShape& shape, const Conv1dTiles& tiles
   }
 }
 
-// The work rows of one item: on the stack, or its own block of scratch for wide filters.
+// The work arrays of one item: on the stack, or its own block of scratch for wide filters.
 template <class C, class Body>
 void with_work(const Conv1dShape& shape, const Conv1dTiles& tiles, std::byte* wide, int64_t index,
                const Body& body) {
-  constexpr int64_t kHalo = Conv1dTiles::kStackWidth - 1;
-  constexpr int64_t kRows = 2 * Conv1dTiles::kMinTokens + 3 * kHalo + 2 * (kHalo + 1);
+  constexpr int64_t kRows = Conv1dTiles::work_rows(Conv1dTiles::kPiece, Conv1dTiles::kStackWidth);
   if (shape.width <= Conv1dTiles::kStackWidth) {
-    HWY_ALIGN C work[kRows * Conv1dTiles::kRowBytes / static_cast<int64_t>(sizeof(C))];
+    HWY_ALIGN C work[kRows * Conv1dTiles::kPanel];
     body(work);
   } else {
-    const int64_t bytes = tiles.work_rows(shape.width) * Conv1dTiles::kRowBytes;
-    body(reinterpret_cast<C*>(wide + index * bytes));
+    const int64_t rows = Conv1dTiles::work_rows(tiles.piece, shape.width);
+    body(reinterpret_cast<C*>(wide + index * rows * Conv1dTiles::kRowBytes));
   }
 }
 
