@@ -105,7 +105,7 @@ bool is_save_call(unsigned long long number) {
          number == SYS_write || number == SYS_unlink;
 }
 
-// Lets the child run to its `count`-th stop at such a call (before and after it) and kills it there.
+// Lets the child run to its `count`-th stop at such a call (before or after it), and kills it.
 // Nothing if tracing is not allowed, false if it ended before.
 std::optional<bool> kill_at_call(Child& child, int64_t count) {
   int status = 0;

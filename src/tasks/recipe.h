@@ -1,5 +1,5 @@
-// Recipes: what a run is, as TOML with the sections [model], [train], [data] and [log]. Every key is
-// checked at the door; a mistake names file, line, key and the nearest known key.
+// Recipes: what a run is, as TOML with the sections [model], [train], [data] and [log]. Every key
+// is checked at the door; a mistake names file, line, key and the nearest known key.
 #pragma once
 
 #include <cstdint>

@@ -95,8 +95,8 @@ struct TrainRun {
   TrainObserver* observer = nullptr;     // may be absent
 };
 
-/// Runs to the last step or until a stop is requested. The caller holds RunLock(run.out). Errors (full disk, data gone, loss that stays
-/// not finite) leave the checkpoints that were there.
+/// Runs to the last step or until a stop is requested. The caller holds RunLock(run.out). Errors
+/// (full disk, data gone, loss that stays not finite) leave the checkpoints that were there.
 TrainResult run_training(const TrainRun& run);
 
 /// Throws Error naming the first key in which two flat recipes differ, other than may_change.

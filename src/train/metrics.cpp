@@ -95,7 +95,8 @@ void put_scalar(std::string& summary, std::string_view name, double value) {
   put_bytes(summary, 1, item);
 }
 
-// The mask keeps the CRC of data that itself holds CRCs well-behaved (tensorflow/core/lib/hash/crc32c.h).
+// The mask keeps the CRC of data that itself holds CRCs well-behaved
+// (tensorflow/core/lib/hash/crc32c.h).
 uint32_t masked_crc(std::string_view bytes) {
   const uint32_t crc = crc32c(std::as_bytes(std::span(bytes.data(), bytes.size())));
   return ((crc >> 15) | (crc << 17)) + 0xA282EAD8u;

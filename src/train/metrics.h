@@ -35,7 +35,7 @@ std::string metrics_line(const MetricsRecord& record);
 std::vector<MetricsRecord> read_metrics(const std::string& path);
 
 /// Writes scalars as TensorBoard reads them: TFRecord frames (length, masked CRC32C of the length,
-/// payload, masked CRC32C of the payload) around `Event` messages of tensorflow/core/util/event.proto.
+/// payload, masked CRC32C of the payload) around messages of tensorflow/core/util/event.proto.
 class EventLog {
  public:
   EventLog() = default;

@@ -91,8 +91,8 @@ double axis_top(const std::vector<Point>& train, const std::vector<Point>& valid
   return losses[index] + std::max(0.06 * (losses[index] - low), 1e-3);
 }
 
-// A file in memory that holds `text`, at its start; -1 on failure. Standard input from a file, unlike
-// a pipe, can neither block nor raise SIGPIPE.
+// A file in memory that holds `text`, at its start; -1 on failure. Standard input from a file can
+// neither block nor raise SIGPIPE, as a pipe would.
 int memory_file(std::string_view text) {
   const int descriptor = ::memfd_create("adder-plot", MFD_CLOEXEC);
   if (descriptor < 0) return -1;

@@ -52,8 +52,8 @@ class RunFiles {
 std::string save_run(const TrainRun& run, const Trainer& trainer, const RunState& state,
                      RunFiles& files);
 
-/// Loads the newest valid checkpoint into trainer and state and returns the sizes of the logs when it
-/// was saved. Nothing when there is no checkpoint. Error when recipe or data differ.
+/// Loads the newest valid checkpoint into trainer and state and returns the sizes of the logs when
+/// it was saved. Nothing when there is no checkpoint. Error when recipe or data differ.
 std::optional<JsonValue> resume_run(const TrainRun& run, Trainer& trainer, RunState& state,
                                     const RunFiles& files);
 
