@@ -1,4 +1,5 @@
-// A model that transformers saved, run and differentiated by Adder: tests/golden/models_hf/mamba_base.
+// A model that transformers saved, run and differentiated by Adder:
+// tests/golden/models_hf/mamba_base.
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// Inference: a loaded model, a pool of decoding states and the memory that its calls need. Token ids
-// only; text lives above. Prefill runs in chunks of bounded length with the state carried, decoding
+// Inference: a loaded model, a pool of decoding states and the memory that its calls need. Token
+// ids only; text lives above. Prefill runs in chunks of bounded length with the state carried, decoding
 // in one-token steps for any set of slots.
 #pragma once
 
