@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/threads.h"
+#include "kernels/gemm/cut.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/gemm/blocked.cpp"
@@ -171,7 +172,7 @@ void forward(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec
   using C = accumulate_t<TA>;
   const int64_t row_items = (shape.m + kItemRows - 1) / kItemRows;
   const int64_t column_items = (shape.n + Item<C>::kColumns - 1) / Item<C>::kColumns;
-  parallel_for(exec.threads, row_items * column_items, [&](int64_t index) {
+  parallel_for(useful_threads(shape, exec.threads), row_items * column_items, [&](int64_t index) {
     Item<C> item;
     item.row = index % row_items * kItemRows;
     item.rows = std::min(kItemRows, shape.m - item.row);

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/gemm/gemm.h"
+
 namespace adder {
 
 /// One axis cut into `parts` nearly equal parts whose inner edges are multiples of kEdge. With
@@ -24,5 +26,10 @@ struct Cut {
   }
   int64_t size(int64_t part) const { return begin(part + 1) - begin(part); }
 };
+
+/// Threads worth opening a region for: it costs some microseconds, as much as 64K multiply-adds.
+inline int useful_threads(const GemmShape& shape, int threads) {
+  return shape.m * shape.n * shape.k < (int64_t{1} << 16) ? 1 : threads;
+}
 
 }  // namespace adder

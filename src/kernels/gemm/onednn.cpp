@@ -49,7 +49,7 @@ struct Tile {
 template <class Body>
 void for_each_tile(const GemmShape& shape, int threads, const Body& body) {
   const Cut rows = cut_rows(shape), columns = cut_columns(shape);
-  parallel_for(threads, rows.parts * columns.parts, [&](int64_t item) {
+  parallel_for(useful_threads(shape, threads), rows.parts * columns.parts, [&](int64_t item) {
     const OneThread one_thread;
     const int64_t i = item % rows.parts, j = item / rows.parts;
     body(Tile{rows.begin(i), rows.size(i), columns.begin(j), columns.size(j)});

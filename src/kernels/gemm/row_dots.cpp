@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/threads.h"
+#include "kernels/gemm/cut.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/gemm/row_dots.cpp"
@@ -108,7 +109,7 @@ void forward(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec
   const int64_t item_columns = std::max<int64_t>(1, kItemBytes / row_bytes / kColumns) * kColumns;
   const int64_t column_items = (shape.n + item_columns - 1) / item_columns;
   const int64_t row_items = (shape.m + kItemRows - 1) / kItemRows;
-  parallel_for(exec.threads, column_items * row_items, [&](int64_t item) {
+  parallel_for(useful_threads(shape, exec.threads), column_items * row_items, [&](int64_t item) {
     const int64_t row = item % row_items * kItemRows;
     const int64_t rows = std::min(kItemRows, shape.m - row);
     const int64_t first = item / row_items * item_columns;
