@@ -30,15 +30,18 @@ class OneThread {
   int before_;
 };
 
-// Measured on 2 cores of an AVX-512 machine: tiles of 128-256 rows and 512 columns reach what the
-// whole product reaches; the weight gradient (A transposed, k = tokens) has few rows and columns.
-// Columns are cut by n alone, since the order of summation inside a tile may depend on its width.
+// Measured on an AVX-512 machine: tiles of 128-256 rows and 512 columns reach what the whole product
+// reaches. Columns are cut by n alone, since the order of summation inside a tile may depend on its
+// width; only the weight gradient (A transposed, k = tokens), which has few rows and columns, looks
+// at both to get at least four tiles.
 Cut cut_rows(const GemmShape& shape) {
-  const int64_t eighth = shape.m / (shape.transpose_a ? 4 : 8);
-  return Cut::by_target(shape.m, std::clamp<int64_t>(eighth, 64, 256));
+  const int64_t least = shape.transpose_a ? 128 : 64;
+  const int64_t part = shape.m / (shape.transpose_a ? 4 : 8);
+  return Cut::by_target(shape.m, std::clamp<int64_t>(part, least, 256));
 }
 Cut cut_columns(const GemmShape& shape) {
-  return Cut::by_target(shape.n, shape.transpose_a ? 256 : 512);
+  if (!shape.transpose_a) return Cut::by_target(shape.n, 512);
+  return Cut::by_target(shape.n, std::clamp<int64_t>(shape.n / 2, shape.m < 1024 ? 128 : 256, 512));
 }
 
 struct Tile {
