@@ -388,7 +388,22 @@ void sum_tiles(const BackwardJob<T>& job, const TokenView<T>& out,
   });
 }
 
-/// dA, dD and ddt_bias: the sum over `parts` bundles, `size` elements apart.
+/// The sums of bundle `part`, cleared for the tile.
+template <class T>
+PartialSums<accumulate_t<T>> clear_sums(const BackwardJob<T>& job, const s6::Tile& tile,
+                                        PartialSums<accumulate_t<T>> sums, int64_t part,
+                                        int64_t channels) {
+  using C = accumulate_t<T>;
+  sums.dA += part * channels * job.states;
+  sums.dD += part * channels;
+  sums.ddt_bias += part * channels;
+  std::fill_n(sums.dA + tile.word * job.word_size(), tile.words * job.word_size(), C{0});
+  std::fill_n(sums.dD + tile.word * kLanes<C>, tile.words * kLanes<C>, C{0});
+  std::fill_n(sums.ddt_bias + tile.word * kLanes<C>, tile.words * kLanes<C>, C{0});
+  return sums;
+}
+
+/// dA, dD and ddt_bias: the sum over `parts` sets of partial sums, `channels` words apart.
 template <class T>
 void sum_bundles(const BackwardJob<T>& job, const PartialSums<accumulate_t<T>>& sums,
                  int64_t parts, int64_t channels, int threads) {
@@ -397,9 +412,10 @@ void sum_bundles(const BackwardJob<T>& job, const PartialSums<accumulate_t<T>>& 
   parallel_for(threads, job.cut.tiles(), [&](int64_t index) {
     const Words<C> d;
     const s6::Tile tile = job.cut.tile(index);
+    if (parts == 0) clear_sums(job, tile, sums, 0, channels);  // no rows: the sums are 0
     const auto add_up = [&](C* first, int64_t count, int64_t stride) {
       for (int64_t i = 0; i < count; i += kLanes<C>) {
-        auto sum = parts > 0 ? hn::Load(d, first + i) : hn::Zero(d);
+        auto sum = hn::Load(d, first + i);
         for (int64_t p = 1; p < parts; ++p) sum = hn::Add(sum, hn::Load(d, first + p * stride + i));
         hn::Store(sum, d, first + i);
       }
@@ -425,21 +441,6 @@ void sum_bundles(const BackwardJob<T>& job, const PartialSums<accumulate_t<T>>& 
   });
 }
 
-/// The sums of bundle `part`, cleared for the tile.
-template <class T>
-PartialSums<accumulate_t<T>> clear_sums(const BackwardJob<T>& job, const s6::Tile& tile,
-                                        PartialSums<accumulate_t<T>> sums, int64_t part,
-                                        int64_t channels) {
-  using C = accumulate_t<T>;
-  sums.dA += part * channels * job.states;
-  sums.dD += part * channels;
-  sums.ddt_bias += part * channels;
-  std::fill_n(sums.dA + tile.word * job.word_size(), tile.words * job.word_size(), C{0});
-  std::fill_n(sums.dD + tile.word * kLanes<C>, tile.words * kLanes<C>, C{0});
-  std::fill_n(sums.ddt_bias + tile.word * kLanes<C>, tile.words * kLanes<C>, C{0});
-  return sums;
-}
-
 /// Carves what both cuts need; `parts` sets of partial sums.
 template <class T>
 BackwardJob<T> carve_backward(const S6Shape& shape, const S6Backward<T>& args, Exec* exec,
@@ -452,6 +453,7 @@ BackwardJob<T> carve_backward(const S6Shape& shape, const S6Backward<T>& args, E
                      nullptr};
   job.dB = exec->carve<C>(cut.group_tiles() * job.rows_size());
   job.dC = exec->carve<C>(cut.group_tiles() * job.rows_size());
+  parts = HWY_MAX(parts, int64_t{1});
   *sums = {exec->carve<C>(parts * channels * states), exec->carve<C>(parts * channels),
            exec->carve<C>(parts * channels)};
   return job;

@@ -23,6 +23,7 @@ int64_t common_bytes(const S6Shape& shape, Direction direction, int64_t parts) {
     const int64_t tiles = ceil_div(shape.dim / shape.groups, kTileChannels);
     const int64_t rows = shape.batch * shape.len * shape.groups * shape.state;
     bytes += 2 * block_bytes<C>(tiles * rows);
+    parts = std::max<int64_t>(parts, 1);
     bytes += block_bytes<C>(parts * plane) + 2 * block_bytes<C>(parts * channels);
   }
   return bytes;
