@@ -333,25 +333,41 @@ TEST(Checkpoint, KeepsTheLastTwoAndTheBest) {
   EXPECT_EQ(steps_in(folder), (Steps{40, 30}));
 }
 
+/// Saves one step after the other until it is killed, telling `pipe` as each save begins.
+[[noreturn]] void save_until_killed(const ScratchFolder& folder, int64_t step, int pipe) {
+  for (;; ++step) {
+    const Sample sample(step, 20'000);
+    const char begins = 'b';
+    if (::write(pipe, &begins, 1) != 1) ::_exit(1);
+    save_checkpoint(folder.at(checkpoint_name(step)), sample.manifest, sample.tensors());
+    keep_checkpoints(folder.path());
+  }
+}
+
 TEST(Checkpoint, KilledSavesLoseNothing) {
   const ScratchFolder folder;
   save(folder, 0, 20'000);
+  const Sample first(0, 20'000);
+  const auto start = std::chrono::steady_clock::now();
+  save_checkpoint(folder.at(checkpoint_name(0)), first.manifest, first.tensors());
+  const auto save_time = std::chrono::steady_clock::now() - start;
   int64_t last = 0, inside = 0;
-  for (uint64_t kill = 0; kill < 40 || (inside < 8 && kill < 400); ++kill) {
+  for (uint64_t kill = 0; kill < 40 || (inside < 16 && kill < 200); ++kill) {
+    int ends[2];
+    ASSERT_EQ(::pipe(ends), 0);
     const pid_t child = ::fork();
     ASSERT_GE(child, 0);
-    if (child == 0) {
-      for (int64_t step = last + 1;; ++step) {
-        save(folder, step, 20'000);
-        keep_checkpoints(folder.path());
-      }
-    }
-    const auto wait = std::chrono::microseconds(500 + uniform_below(9, 0, kill, 12'000));
-    std::this_thread::sleep_for(wait);
+    if (child == 0) save_until_killed(folder, last + 1, ends[1]);
+    char begins = 0;
+    ASSERT_EQ(::read(ends[0], &begins, 1), 1);
+    std::this_thread::sleep_for(save_time * uniform01(9, 0, kill));
     ASSERT_EQ(::kill(child, SIGKILL), 0);
     ASSERT_EQ(::waitpid(child, nullptr, 0), child);
-    const bool left_over = folder.files() > static_cast<int64_t>(steps_in(folder).size());
-    inside += left_over ? 1 : 0;
+    ::close(ends[0]);
+    ::close(ends[1]);
+    // A kill inside the save is proven by the temporary that it left.
+    if (folder.files() > static_cast<int64_t>(steps_in(folder).size())) ++inside;
+    remove_stale_temporaries(folder.path());
     const auto checkpoint = open_newest_valid(folder.path());
     ASSERT_TRUE(checkpoint);
     const int64_t step = checkpoint->manifest().find("step")->as_int();
@@ -362,8 +378,7 @@ TEST(Checkpoint, KilledSavesLoseNothing) {
     EXPECT_EQ(weights, sample.weights);
     last = step;
   }
-  EXPECT_GE(inside, 8);  // kills inside a save, proven by what they left
-  keep_checkpoints(folder.path());
+  EXPECT_GE(inside, 16);
   EXPECT_EQ(folder.files(), static_cast<int64_t>(steps_in(folder).size()));
 }
 
