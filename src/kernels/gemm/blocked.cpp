@@ -40,11 +40,6 @@ struct Item {
   HWY_ALIGN C sum[kItemRows * kColumns];
 };
 
-template <class C, class T>
-HWY_INLINE C widened(T value) {
-  return static_cast<C>(value);
-}
-
 // Rows past the end are packed as 0: the register block has no tails.
 template <class C, class Args>
 void pack_a(const GemmShape& shape, const Args& args, int64_t k0, int64_t depth, Item<C>& item) {
@@ -57,7 +52,7 @@ void pack_a(const GemmShape& shape, const Args& args, int64_t k0, int64_t depth,
       const bool inside = first + r < item.rows;
       for (int64_t k = 0; k < depth; ++k) {
         panel[k * kBlockRows + r] =
-            inside ? widened<C>(from[(first + r) * row_stride + k * k_stride]) : C{0};
+            inside ? static_cast<C>(from[(first + r) * row_stride + k * k_stride]) : C{0};
       }
     }
   }
@@ -91,7 +86,7 @@ void pack_b_columns(const Args& args, int64_t k0, int64_t depth, Item<C>& item) 
       const bool inside = first + j < item.columns;
       const auto* from = args.b + (item.column + (inside ? first + j : 0)) * args.ldb + k0;
       for (int64_t k = 0; k < depth; ++k)
-        panel[k * kPanel + j] = inside ? widened<C>(from[k]) : C{0};
+        panel[k * kPanel + j] = inside ? static_cast<C>(from[k]) : C{0};
     }
   }
 }

@@ -35,8 +35,9 @@ std::vector<Candidate> sorted_candidates(const SamplingOptions& options,
     }
     candidates.push_back({x, id, 0});
   }
-  std::stable_sort(candidates.begin(), candidates.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.logit > b.logit; });
+  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+    return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+  });
   return candidates;
 }
 
