@@ -19,10 +19,9 @@ TEST_F(InferCommand, GenerateStreamsReproducibly) {
   EXPECT_NE(generate({"--prompt", "abc", "--seed", "5"}).out, first.out);
   write_file(path("prompt"), "abc");
   EXPECT_EQ(generate({"--prompt-file", path("prompt"), "--seed", "4"}).out, first.out);
-  EXPECT_EQ(generate({"--seed", "4"},
-                     "<" + shell_quoted(path("prompt")) + " >" + shell_quoted(path("stdout.txt")))
-                .out,
-            first.out);
+  const auto piped = generate({"--seed", "4"}, fmt::format("<{} >{}", shell_quoted(path("prompt")),
+                                                           shell_quoted(path("stdout.txt"))));
+  EXPECT_EQ(piped.out, first.out);
 }
 
 TEST_F(InferCommand, GenerateJsonSaysTheSame) {
@@ -57,7 +56,9 @@ TEST_F(InferCommand, GoldenGreedyInIds) {
   golden.read_as("greedy", ids.data());
   std::string prompt, expected;
   for (size_t i = 0; i < ids.size(); ++i) {
-    (i < 9 ? prompt : expected) += (i == 0 || i == 9 ? "" : ",") + std::to_string(ids[i]);
+    std::string& list = i < 9 ? prompt : expected;
+    if (!list.empty()) list += ',';
+    list += std::to_string(ids[i]);
   }
   const auto outcome =
       run({"generate", "--model", kGolden, "--ids", prompt, "-n", "24", "--temperature", "0"});
