@@ -24,17 +24,24 @@ int terminal_columns() {
   return kDefaultColumns;
 }
 
-// The first lines, marked, without what would move the cursor.
-std::string quoted_sample(const std::string& text) {
+// The first lines, marked, each cut to `columns` characters, without what would move the cursor.
+std::string quoted_sample(std::string_view text, int columns) {
+  text.remove_prefix(std::min(text.find_first_not_of('\n'), text.size()));
   std::string result = "  | ";
   size_t lines = 1;
+  int column = 4;
   for (const char c : text) {
     if (c == '\n') {
       if (++lines > kSampleLines) break;
       result += "\n  | ";
-    } else if (static_cast<unsigned char>(c) >= 0x20 && c != 0x7F) {
-      result += c;
+      column = 4;
+      continue;
     }
+    const auto code = static_cast<unsigned char>(c);
+    if (code < 0x20 || code == 0x7F) continue;
+    const bool starts_character = (code & 0xC0) != 0x80;
+    if (starts_character) ++column;
+    if (column < columns) result += c;
   }
   return result;
 }
@@ -130,7 +137,9 @@ void TrainProgress::on_eval(int64_t step, const Evaluation& eval) {
                   short_count(static_cast<double>(eval.tokens))));
 }
 
-void TrainProgress::on_sample(int64_t, const std::string& text) { say(quoted_sample(text)); }
+void TrainProgress::on_sample(int64_t, const std::string& text) {
+  say(quoted_sample(text, terminal_columns()));
+}
 
 void TrainProgress::on_note(const std::string& note) { say(note); }
 

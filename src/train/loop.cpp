@@ -142,7 +142,7 @@ void Session::add_sample(int64_t step, bool last, const std::string& heading) {
   if (!run_.sample) return;
   const std::string text = run_.sample(step, last);
   files_.add_sample(heading, text);
-  observer_.on_sample(step, text);
+  if (!last) observer_.on_sample(step, text);
 }
 
 void Session::validate(MetricsRecord& record) {
@@ -228,6 +228,7 @@ void Session::train_step() {
 }
 
 void Session::draw() {
+  plot_note_ = "not asked for";
   if (!run_.log.plot) return;
   LossPlot plot;
   plot.directory = run_.out;

@@ -65,6 +65,7 @@ class TrainObserver {
   virtual void on_start(const TrainStart&) {}
   virtual void on_step(const MetricsRecord&, const StepReport&) {}
   virtual void on_eval(int64_t /*step*/, const Evaluation&) {}
+  /// The text of a validation; the one at the end is only in sample.txt.
   virtual void on_sample(int64_t /*step*/, const std::string& /*text*/) {}
   virtual void on_checkpoint(int64_t /*step*/, const std::string& /*path*/) {}
   /// Something worth knowing that is no failure: a skipped step, a checkpoint that did not verify.
