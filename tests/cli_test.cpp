@@ -89,6 +89,7 @@ TEST_F(Cli, WrongShapesNameTensorExpectedAndGot) {
       {"u", filled({4, 3}, 1), {"'u'", "[batch, len, dim]", "[4, 3]"}},
       {"h0", filled({2, 3, 2}, 1), {"'h0'", "[1, 3, 2]", "[2, 3, 2]"}},
       {"softplus", filled({1}, 2), {"'softplus'", "0 or 1", "2"}},
+      {"u", filled({0, int64_t{1} << 41, 3}, 0), {"'u'", "too large"}},
       {"dt_limit", {{2}, {0.5, 0.1}}, {"'dt_limit'", "low <= high"}},
       {"cu_seqlens", {{3}, {0, 3, 2}}, {"'cu_seqlens'", "ascending from 0 to the length 4"}},
       {"B", filled({1, 4, 2, 2}, 1), {"groups"}},
@@ -138,6 +139,7 @@ TEST_F(Cli, OpJson) {
   const JsonValue json = parse_json(result.out, "stdout");
   EXPECT_EQ(json.find("op")->as_string(), "s6");
   EXPECT_EQ(json.find("dtype")->as_string(), "f32");
+  EXPECT_EQ(json.find("lines")->as_array().size(), 2u);  // forward and backward
   const SafetensorsFile file(path("out.safetensors"));
   EXPECT_EQ(json.find("tensors")->as_array().size(), file.names().size());
   EXPECT_TRUE(file.has("d_A"));

@@ -37,6 +37,7 @@ measure::BenchRow row_of(const char* direction, const std::string& shape, int th
   row.simd = simd_target_name();
   row.threads = threads;
   row.median_us = timing.median_us;
+  row.best_us = timing.best_us;
   row.spread = timing.spread;
   row.runs = timing.runs;
   row.tokens_per_s = static_cast<double>(tokens) / timing.median_us * 1e6;

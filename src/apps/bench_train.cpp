@@ -27,8 +27,8 @@ class RandomTokens final : public BatchSource {
 
  private:
   int32_t draw(uint64_t stream, int64_t index) const {
-    return static_cast<int32_t>(uniform_below(11, stream, static_cast<uint64_t>(index),
-                                              static_cast<uint64_t>(vocab_)));
+    return static_cast<int32_t>(
+        uniform_below(11, stream, static_cast<uint64_t>(index), static_cast<uint64_t>(vocab_)));
   }
   int64_t tokens_;
   int64_t vocab_;
@@ -82,6 +82,7 @@ measure::BenchRow time_step(const TrainShape& shape, int threads, double min_sec
   row.threads = threads;
   const auto timing = measure::time_runs([&] { trainer.step(); }, 10, min_seconds, 20.0);
   row.median_us = timing.median_us;
+  row.best_us = timing.best_us;
   row.spread = timing.spread;
   row.runs = timing.runs;
   const int64_t step_tokens = shape.batch * shape.len;
@@ -102,8 +103,8 @@ bool wanted(const measure::BenchRow& row, const measure::BenchOptions& options) 
 }  // namespace
 
 int run_train_bench(const measure::BenchOptions& options, const measure::RowSink& sink) {
-  for (const TrainShape& shape : {TrainShape{"mamba1", "f32", 8, 256},
-                                  TrainShape{"mamba1", "bf16", 8, 256}}) {
+  for (const TrainShape& shape :
+       {TrainShape{"mamba1", "f32", 8, 256}, TrainShape{"mamba1", "bf16", 8, 256}}) {
     measure::BenchRow named;
     named.family = "train";
     named.line = shape.arch;

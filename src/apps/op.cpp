@@ -62,11 +62,12 @@ void print_summary(const OpOptions& options, const OpRequest& request, const OpO
                      .set("dtype", stored_dtype_name(tensor.dtype))
                      .set("shape", shape));
   }
+  JsonValue lines = JsonValue::array();
+  for (const std::string& line : out.lines()) lines.push(line);
   JsonValue summary = JsonValue::object();
   summary.set("op", options.name)
       .set("dtype", dtype_name(request.dtype))
-      .set("impl", request.reference() ? std::string(OpRequest::kReference)
-                                       : (request.impl.empty() ? "any" : request.impl))
+      .set("lines", lines)
       .set("grads", request.grads)
       .set("output", options.output)
       .set("tensors", tensors);
@@ -107,6 +108,13 @@ std::vector<int64_t> OpInputs::sizes(std::string_view name,
   if (info.shape.size() != names.size()) {
     fail(name, "wrong number of dimensions", fmt::format("[{}]", fmt::join(names, ", ")),
          shape_text(info.shape));
+  }
+  // Sizes of tensors without elements are free: no product of ours may overflow.
+  constexpr double kLargest = 0x1p40;
+  double product = 1;
+  for (const int64_t size : info.shape) product *= static_cast<double>(std::max<int64_t>(size, 1));
+  if (product > kLargest) {
+    fail(name, "too large", "at most 2^40 elements", shape_text(info.shape));
   }
   return info.shape;
 }

@@ -24,7 +24,11 @@ class OpArray {
  public:
   OpArray() = default;
   explicit OpArray(std::vector<int64_t> shape) : shape_(std::move(shape)), present_(true) {
-    for (const int64_t size : shape_) count_ *= size;
+    int64_t bytes = 0;
+    if (!tensor_bytes(shape_, dtype_of<T>, &bytes)) {
+      throw Error({"too large", "a tensor of shape " + shape_text(shape_), {}, {}});
+    }
+    count_ = bytes / static_cast<int64_t>(sizeof(T));
     buffer_ = Buffer(std::max<int64_t>(count_, 1) * static_cast<int64_t>(sizeof(T)));
     std::fill_n(data(), count_, T{});
   }
@@ -37,7 +41,7 @@ class OpArray {
 
  private:
   std::vector<int64_t> shape_;
-  int64_t count_ = 1;
+  int64_t count_ = 0;
   Buffer buffer_;
   bool present_ = false;
 };
@@ -100,9 +104,14 @@ class OpOutputs {
   }
   const std::vector<TensorSource>& tensors() const { return sources_; }
 
+  /// What ran, in the order of the calls.
+  void add_line(std::string_view name) { lines_.emplace_back(name); }
+  const std::vector<std::string>& lines() const { return lines_; }
+
  private:
   std::vector<TensorSource> sources_;
   std::vector<Buffer> buffers_;
+  std::vector<std::string> lines_;
 };
 
 struct OpRequest {
@@ -139,6 +148,19 @@ void run_planned(int threads, const Call& call) {
   Arena arena(plan.peak_bytes());
   context.arena = &arena;
   call(context);
+}
+
+/// Notes the lines that the doors will choose; throws Error if none serves the shape.
+template <class L, class Shape>
+void note_lines(const char* family, std::span<const L> lines, const Shape& shape,
+                const OpRequest& request, OpOutputs& out) {
+  Context context;
+  context.threads = request.threads;
+  const Choice choice{request.impl, 0};
+  const Caps caps = context.caps();
+  out.add_line(pick_line(family, lines, caps, shape, Direction::forward, choice).info.name);
+  if (!request.grads) return;
+  out.add_line(pick_line(family, lines, caps, shape, Direction::backward, choice).info.name);
 }
 
 /// Calls `run` with a value of the storage type.

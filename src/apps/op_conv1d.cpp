@@ -89,11 +89,13 @@ void run_conv1d(const OpRequest& request, OpInputs& in, OpOutputs& out) {
     add_gradients(a, out, backward);
   }
   if (request.reference()) {
+    out.add_line(OpRequest::kReference);
     ref::conv1d_forward(a.shape, forward);
     if (request.grads) ref::conv1d_backward(a.shape, backward);
     return;
   }
   const Choice choice{request.impl, 0};
+  note_lines("conv1d", conv1d_lines<T>(), a.shape, request, out);
   run_planned(request.threads, [&](Context& context) {
     conv1d_forward(context, a.shape, forward, choice);
     if (request.grads) conv1d_backward(context, a.shape, backward, choice);

@@ -140,11 +140,13 @@ void run_s6(const OpRequest& request, OpInputs& in, OpOutputs& out) {
     add_gradients(a, out, backward);
   }
   if (reference) {
+    out.add_line(OpRequest::kReference);
     ref::s6_forward(a.shape, forward);
     if (request.grads) ref::s6_backward(a.shape, backward);
     return;
   }
   const Choice choice{request.impl, 0};
+  note_lines("s6", s6_lines<T>(), a.shape, request, out);
   run_planned(request.threads, [&](Context& context) {
     s6_forward(context, a.shape, forward, choice);
     if (request.grads) s6_backward(context, a.shape, backward, choice);

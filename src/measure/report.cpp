@@ -92,6 +92,7 @@ void measure_row(const Variant& variant, const BenchOptions& options, ReferenceT
   const Timing timing = time_runs([&] { prepared->run(); }, 20, options.min_seconds,
                                   std::max(5 * options.min_seconds, 1.0));
   row.median_us = timing.median_us;
+  row.best_us = timing.best_us;
   row.spread = timing.spread;
   row.runs = timing.runs;
   set_rates(row, variant.cost, arithmetic_of(variant));
@@ -170,11 +171,11 @@ std::string json_line(const BenchRow& row) {
   if (!row.why.empty()) text += fmt::format(",\"why\":{}", quoted(row.why));
   if (row.status == RowStatus::timed) {
     text += fmt::format(
-        ",\"median_us\":{},\"spread\":{},\"runs\":{},\"gb_per_s\":{},\"gflop_per_s\":{},"
-        "\"gexp_per_s\":{},\"floor_us\":{},\"bound\":{},\"percent_of_floor\":{}",
-        number(row.median_us), number(row.spread), row.runs, number(row.gb_per_s),
-        number(row.gflop_per_s), number(row.gexp_per_s), number(row.floor_us), quoted(row.bound),
-        number(row.percent_of_floor));
+        ",\"median_us\":{},\"best_us\":{},\"spread\":{},\"runs\":{},\"gb_per_s\":{},"
+        "\"gflop_per_s\":{},\"gexp_per_s\":{},\"floor_us\":{},\"bound\":{},\"percent_of_floor\":{}",
+        number(row.median_us), number(row.best_us), number(row.spread), row.runs,
+        number(row.gb_per_s), number(row.gflop_per_s), number(row.gexp_per_s), number(row.floor_us),
+        quoted(row.bound), number(row.percent_of_floor));
     if (row.ratio_to_reference > 0) {
       text += fmt::format(",\"ratio_to_reference\":{}", number(row.ratio_to_reference));
     }
@@ -196,9 +197,9 @@ std::string json_line(const Ceilings& c) {
 
 std::string table_heading() {
   return fmt::format(
-      "{:<10} {:<22} {:<8} {:<5} {:>3} {:>11} {:>6} {:>7} {:>8} {:>7} {:<5} {:>8}  {}", "family",
-      "line", "dir", "dtype", "thr", "median us", "spread", "GB/s", "GFLOP/s", "% floor", "bound",
-      "x ref", "shape");
+      "{:<10} {:<22} {:<8} {:<5} {:>3} {:>11} {:>11} {:>6} {:>7} {:>8} {:>7} {:<5} {:>8}  {}",
+      "family", "line", "dir", "dtype", "thr", "median us", "best us", "spread", "GB/s", "GFLOP/s",
+      "% floor", "bound", "x ref", "shape");
 }
 
 std::string table_line(const BenchRow& row) {
@@ -209,8 +210,8 @@ std::string table_line(const BenchRow& row) {
   }
   const std::string ratio =
       row.ratio_to_reference > 0 ? fmt::format("{:.1f}", row.ratio_to_reference) : "-";
-  text += fmt::format("{:>11.2f} {:>5.0f}% {:>7.1f} {:>8.1f} {:>6.0f}% {:<5} {:>8}  {}",
-                      row.median_us, 100 * row.spread, row.gb_per_s, row.gflop_per_s,
+  text += fmt::format("{:>11.2f} {:>11.2f} {:>5.0f}% {:>7.1f} {:>8.1f} {:>6.0f}% {:<5} {:>8}  {}",
+                      row.median_us, row.best_us, 100 * row.spread, row.gb_per_s, row.gflop_per_s,
                       row.percent_of_floor, row.bound, ratio, row.shape);
   if (row.tokens_per_s > 0) text += fmt::format("  {:.0f} tokens/s", row.tokens_per_s);
   return text;

@@ -31,7 +31,8 @@ struct BenchRow {
   std::string why;            // of a refusal
   double worst_of_limit = 0;  // error / tolerance of the worst element; <= 1 passes
   double median_us = 0;
-  double spread = 0;  // (90th - 10th percentile) / median
+  double best_us = 0;  // the shortest run
+  double spread = 0;   // (90th - 10th percentile) / median
   int runs = 0;
   double gb_per_s = 0;  // compulsory bytes / median
   double gflop_per_s = 0;

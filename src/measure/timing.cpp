@@ -25,6 +25,7 @@ Timing time_runs(const std::function<void()>& run, int min_runs, double min_seco
   Timing timing;
   timing.runs = static_cast<int>(samples.size());
   timing.median_us = samples[samples.size() / 2];
+  timing.best_us = samples.front();
   const double low = samples[samples.size() / 10];
   const double high = samples[samples.size() * 9 / 10];
   timing.spread = (high - low) / timing.median_us;

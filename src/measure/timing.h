@@ -7,7 +7,8 @@ namespace adder::measure {
 
 struct Timing {
   double median_us = 0;
-  double spread = 0;  // (90th - 10th percentile) / median
+  double best_us = 0;  // the shortest run: what the machine gave when nobody else used it
+  double spread = 0;   // (90th - 10th percentile) / median
   int runs = 0;
 };
 
