@@ -297,6 +297,23 @@ void expect_error(const Conv1dShape& shape, std::vector<int32_t> cu, const std::
   }
 }
 
+// Views with a channel stride run on the line that takes them, and on no other by name.
+TEST(Conv1d, ChannelStridesChooseTheDirectLine) {
+  Call<float> dense({.len = 40, .channels = 9}), strided(dense.shape);
+  dense.run();
+  Guarded<float> wide(40 * 9 * 2), out(wide.count());
+  for (int64_t i = 0; i < strided.x.count(); ++i) wide[2 * i] = strided.x[i];
+  auto args = strided.forward();
+  args.in.x = {wide.data(), 0, 18, 2};
+  args.y = {out.data(), 0, 18, 2};
+  measure::run_planned(1, [&](Context& context) { conv1d_forward(context, dense.shape, args); });
+  for (int64_t i = 0; i < dense.y.count(); ++i) ASSERT_EQ(out[2 * i], dense.y[i]) << i;
+  Arena arena(64);
+  Context context;
+  context.arena = &arena;
+  EXPECT_THROW(conv1d_forward(context, dense.shape, args, {.name = "tiled"}), Error);
+}
+
 TEST(Conv1d, BadShapesAreErrorsThatNameTheField) {
   expect_error({.len = -1, .channels = 4}, {}, "conv1d: len: bad shape: expected >= 0, got -1");
   expect_error({.len = 1, .channels = 0}, {}, "channels");

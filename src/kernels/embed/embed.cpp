@@ -25,13 +25,14 @@ void check_ids(const EmbedShape& shape, const int32_t* ids) {
 
 bool accepts_any(const Caps&, const EmbedShape&) { return true; }
 
-// 10 GB/s a core from memory (measured on Sapphire Rapids), and the counting sort's two passes.
+// 25 GB/s on one core (AVX-512 Xeon with 2 MiB of L2, 2048 rows of 768), and 0.33 ns an id of the
+// vocabulary for the counting sort.
 template <class T>
 double predict_us(const Caps& caps, const EmbedShape& shape, Direction direction) {
   const double sort = direction == Direction::backward
-                          ? static_cast<double>(shape.vocab + 2 * shape.rows) * 1e-3
+                          ? static_cast<double>(shape.vocab + 4 * shape.rows) * 0.33e-3
                           : 0.0;
-  return 1.0 + sort + shape.cost(direction, dtype_of<T>).bytes * 1e-4 / caps.threads;
+  return 0.1 + sort + shape.cost(direction, dtype_of<T>).bytes * 0.04e-3 / caps.threads;
 }
 
 // backward: where the rows of each id begin, and the rows sorted by id.

@@ -112,15 +112,14 @@ HWY_NOINLINE void convert_stretch(const From* from, To* to, size_t count) {
   void convert_##from_name##_##to_name(int64_t count, const From* from, To* to) { \
     convert_stretch(from, to, static_cast<size_t>(count));                        \
   }
-#define ADDER_CONVERT_PAIRS(X)                                                       \
-  X(double, f64, double, f64)                                                        \
-  X(double, f64, float, f32)                                                         \
-  X(double, f64, Bf16, bf16)                                                         \
-  X(double, f64, F16, f16)                                                           \
-  X(float, f32, double, f64) X(float, f32, float, f32) X(float, f32, Bf16, bf16)     \
-      X(float, f32, F16, f16) X(Bf16, bf16, double, f64) X(Bf16, bf16, float, f32)   \
-          X(Bf16, bf16, Bf16, bf16) X(Bf16, bf16, F16, f16) X(F16, f16, double, f64) \
-              X(F16, f16, float, f32) X(F16, f16, Bf16, bf16) X(F16, f16, F16, f16)
+// clang-format off: versions disagree about this list
+#define ADDER_CONVERT_PAIRS(X)                                                                   \
+  X(double, f64, double, f64) X(double, f64, float, f32) X(double, f64, Bf16, bf16)              \
+  X(double, f64, F16, f16) X(float, f32, double, f64) X(float, f32, float, f32)                  \
+  X(float, f32, Bf16, bf16) X(float, f32, F16, f16) X(Bf16, bf16, double, f64)                   \
+  X(Bf16, bf16, float, f32) X(Bf16, bf16, Bf16, bf16) X(Bf16, bf16, F16, f16)                    \
+  X(F16, f16, double, f64) X(F16, f16, float, f32) X(F16, f16, Bf16, bf16) X(F16, f16, F16, f16)
+// clang-format on
 ADDER_CONVERT_PAIRS(ADDER_CONVERT_TARGET)
 
 }  // namespace adder::HWY_NAMESPACE
