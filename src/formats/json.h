@@ -22,21 +22,21 @@ class JsonValue {
   using Array = std::vector<JsonValue>;
   using Object = std::vector<JsonMember>;
 
-  JsonValue() = default;
-  JsonValue(std::nullptr_t) {}
-  JsonValue(bool value) : value_(value) {}
-  JsonValue(int value) : value_(int64_t{value}) {}
-  JsonValue(int64_t value) : value_(value) {}
-  JsonValue(double value) : value_(value) {}
-  JsonValue(const char* value) : value_(std::string(value)) {}
-  JsonValue(std::string_view value) : value_(std::string(value)) {}
-  JsonValue(std::string value) : value_(std::move(value)) {}
+  JsonValue();
+  JsonValue(std::nullptr_t);
+  JsonValue(bool value);
+  JsonValue(int value);
+  JsonValue(int64_t value);
+  JsonValue(double value);
+  JsonValue(const char* value);
+  JsonValue(std::string_view value);
+  JsonValue(std::string value);
   JsonValue(Array value);
   JsonValue(Object value);
-  static JsonValue array() { return JsonValue(Array{}); }
+  static JsonValue array();
   static JsonValue object();
 
-  Kind kind() const { return static_cast<Kind>(value_.index()); }
+  Kind kind() const;
   bool is_null() const { return kind() == Kind::null; }
   bool is_string() const { return kind() == Kind::string; }
   bool is_array() const { return kind() == Kind::array; }
@@ -63,13 +63,14 @@ class JsonValue {
   bool operator==(const JsonValue& other) const;
 
  private:
+  // JsonMember is incomplete here: whatever needs the variant's members stands in json_value.cpp.
   std::variant<std::monostate, bool, int64_t, double, std::string, Array, Object> value_;
 };
 
 struct JsonMember {
   std::string key;
   JsonValue value;
-  bool operator==(const JsonMember&) const = default;
+  bool operator==(const JsonMember& other) const;
 };
 
 /// "null", "boolean", "integer", "number", "string", "array", "object".

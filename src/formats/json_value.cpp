@@ -37,9 +37,21 @@ std::string_view json_kind_name(JsonValue::Kind kind) {
   return kNames[static_cast<size_t>(kind)];
 }
 
+JsonValue::JsonValue() = default;
+JsonValue::JsonValue(std::nullptr_t) {}
+JsonValue::JsonValue(bool value) : value_(value) {}
+JsonValue::JsonValue(int value) : value_(int64_t{value}) {}
+JsonValue::JsonValue(int64_t value) : value_(value) {}
+JsonValue::JsonValue(double value) : value_(value) {}
+JsonValue::JsonValue(const char* value) : value_(std::string(value)) {}
+JsonValue::JsonValue(std::string_view value) : value_(std::string(value)) {}
+JsonValue::JsonValue(std::string value) : value_(std::move(value)) {}
 JsonValue::JsonValue(Array value) : value_(std::move(value)) {}
 JsonValue::JsonValue(Object value) : value_(std::move(value)) {}
+JsonValue JsonValue::array() { return JsonValue(Array{}); }
 JsonValue JsonValue::object() { return JsonValue(Object{}); }
+
+JsonValue::Kind JsonValue::kind() const { return static_cast<Kind>(value_.index()); }
 
 bool JsonValue::as_bool() const {
   return expect(std::get_if<bool>(&value_), Kind::boolean, kind());
@@ -103,5 +115,9 @@ JsonValue& JsonValue::push(JsonValue value) {
 }
 
 bool JsonValue::operator==(const JsonValue& other) const { return value_ == other.value_; }
+
+bool JsonMember::operator==(const JsonMember& other) const {
+  return key == other.key && value == other.value;
+}
 
 }  // namespace adder
