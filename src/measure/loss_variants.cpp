@@ -220,6 +220,7 @@ std::vector<Case> bench_cases() {
       item.shape.vocab = vocab;
       item.shape.columns = columns;
       item.gradient = gradient;
+      item.in_place = gradient;  // as training runs it
       cases.push_back(item);
     }
   }
