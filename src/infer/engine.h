@@ -1,6 +1,6 @@
 // Inference: a loaded model, a pool of decoding states and the memory that its calls need. Token
-// ids only; text lives above. Prefill runs in chunks of bounded length with the state carried, decoding
-// in one-token steps for any set of slots.
+// ids only; text lives above. Prefill runs in chunks of bounded length with the state carried,
+// decoding in one-token steps for any set of slots.
 #pragma once
 
 #include <cstdint>
@@ -76,8 +76,8 @@ class Engine {
 
   /// Resets the slot, prefills the prompt, then draws and steps. `on_token` (may be empty) sees
   /// each id as it is drawn and returns whether to go on. An empty prompt starts from the config's
-  /// bos token; without one it is an Error. The bits depend on the prompt, the options and the
-  /// weights alone: not on threads, chunks, other slots or time.
+  /// bos token; without one it is an Error. The same call gives the same ids for any
+  /// number of threads; another chunk length may round the prompt's last logits differently.
   GenerationResult generate(int64_t slot, std::span<const int32_t> prompt,
                             const Generation& options,
                             const std::function<bool(int32_t)>& on_token = {});
