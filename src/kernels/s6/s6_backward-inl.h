@@ -50,8 +50,7 @@ struct BackwardJob {
   }
 };
 
-/// What one word of channels carries for one token, side by side: buffers a multiple of 4096 bytes
-/// apart would make each load wait for the store before it (the addresses alias).
+/// What one word of channels carries for one token.
 template <class C>
 struct TokenRow {
   HWY_ALIGN C delta[kLanes<C>];
@@ -78,47 +77,78 @@ struct StateRow {
 };
 template <class C>
 struct BlockBuffers {
-  HWY_ALIGN C B_rows[kS6Chunk * kBlock];
-  HWY_ALIGN C C_rows[kS6Chunk * kBlock];
+  HWY_ALIGN C B_rows[kS6Chunk * kSlab];
+  HWY_ALIGN C C_rows[kS6Chunk * kSlab];
   StateRow<C> rows[kS6Chunk];
 };
 
-template <class T, class C>
-HWY_NOINLINE void prepare_backward(const BackwardJob<T>& job, const Run& run, const Lane& lane,
-                                   TokenRow<C>* row) {
+/// delta, its slope and delta * u.
+template <bool kPlain, class T, class C>
+HWY_NOINLINE void prepare_steps(bool softplus, const S6Inputs<T>& in, const Run& run,
+                                const Lane& lane, TokenRow<C>* rows) {
   const Words<C> d;
-  const S6Inputs<T>& in = job.args->in;
-  const bool softplus = job.shape->softplus;
+  const Limits<C> limits{in.dt_min, in.dt_max};
+  const Rows<kPlain, const T> u(in.u, in.order, run, lane);
+  const Rows<kPlain, const T> dt(in.dt, in.order, run, lane);
   const auto bias = load_channel_values(d, in.dt_bias, lane);
   const auto one = hn::Set(d, static_cast<C>(1));
-  for (int64_t t = 0; t < run.count; ++t, ++row) {
-    const int64_t token = token_at(in, run.begin + t);
-    const auto channels = [&](const TokenView<const T>& view) {
-      return load_channels(d, &view.at(run.batch, token, lane.channel), view.channel_stride,
-                           lane.count);
-    };
-    const auto pre = hn::Add(channels(in.dt), bias);
+  for (int64_t t = 0; t < run.count; ++t) {
+    const auto pre = hn::Add(dt.get(d, t), bias);
+    hn::Store(pre, d, rows[t].delta);
+    if (softplus) hn::Store(exp_minus_abs(d, pre), d, rows[t].slope);
+  }
+  for (int64_t t = 0; t < run.count; ++t) {
+    const auto pre = hn::Load(d, rows[t].delta);
     auto sp = pre;
     auto slope = one;
     if (softplus) {
-      const auto e = exp_minus_abs(d, pre);
+      const auto e = hn::Load(d, rows[t].slope);
       sp = softplus_of(d, pre, e);
       slope = hn::IfThenElse(hn::Gt(pre, hn::Set(d, static_cast<C>(20))), one,
                              sigmoid_of(d, pre, e));
     }
-    const auto delta = clamp_delta(in, d, sp);
-    hn::Store(hn::IfThenElseZero(hn::Eq(delta, sp), slope), d, row->slope);
-    hn::Store(delta, d, row->delta);
-    hn::Store(hn::Mul(delta, channels(in.u)), d, row->du);
-    auto gy = channels(job.args->gy);
-    if (in.z) {
-      const auto z = channels(in.z);
-      const auto s = sigmoid_of(d, z, exp_minus_abs(d, z));
-      const auto silu_slope = hn::Mul(s, hn::MulAdd(z, hn::Sub(one, s), one));
-      hn::Store(hn::Mul(gy, silu_slope), d, row->gate);
-      gy = hn::Mul(gy, hn::Mul(z, s));
-    }
-    hn::Store(gy, d, row->gy);
+    const auto delta = limits.clamp(d, sp);
+    hn::Store(hn::IfThenElseZero(hn::Eq(delta, sp), slope), d, rows[t].slope);
+    hn::Store(delta, d, rows[t].delta);
+    hn::Store(hn::Mul(delta, u.get(d, t)), d, rows[t].du);
+  }
+}
+
+/// gy before the gate, and what turns y into dz.
+template <bool kPlain, class T, class C>
+HWY_NOINLINE void prepare_gates(const S6Backward<T>& args, const Run& run, const Lane& lane,
+                                TokenRow<C>* rows) {
+  const Words<C> d;
+  const Rows<kPlain, const T> z(args.in.z, args.in.order, run, lane);
+  const Rows<kPlain, const T> gout(args.gy, args.in.order, run, lane);
+  const auto one = hn::Set(d, static_cast<C>(1));
+  if (!z) {
+    for (int64_t t = 0; t < run.count; ++t) hn::Store(gout.get(d, t), d, rows[t].gy);
+    return;
+  }
+  for (int64_t t = 0; t < run.count; ++t) {
+    hn::Store(exp_minus_abs(d, z.get(d, t)), d, rows[t].gate);
+  }
+  for (int64_t t = 0; t < run.count; ++t) {
+    const auto gate = z.get(d, t);
+    const auto g = gout.get(d, t);
+    const auto s = sigmoid_of(d, gate, hn::Load(d, rows[t].gate));
+    const auto silu_slope = hn::Mul(s, hn::MulAdd(gate, hn::Sub(one, s), one));
+    hn::Store(hn::Mul(g, silu_slope), d, rows[t].gate);
+    hn::Store(hn::Mul(g, hn::Mul(gate, s)), d, rows[t].gy);
+  }
+}
+
+template <class T, class C>
+void prepare_rows(const BackwardJob<T>& job, const Run& run, const Lane& lane, TokenRow<C>* rows) {
+  const S6Inputs<T>& in = job.args->in;
+  const bool softplus = job.shape->softplus;
+  if (plain_rows(in, lane, in.u, in.dt, in.z, job.args->gy)) {
+    prepare_steps<true>(softplus, in, run, lane, rows);
+    prepare_gates<true>(*job.args, run, lane, rows);
+  } else {
+    prepare_steps<false>(softplus, in, run, lane, rows);
+    prepare_gates<false>(*job.args, run, lane, rows);
   }
 }
 
@@ -130,32 +160,36 @@ struct BlockWord {
   C* mu;        // (kBlock, kLanes): in from the right, out to the left
   C* dA;        // (kBlock, kLanes), added to
   TokenRow<C>* tokens;
+  const C* B_rows;  // (count, kSlab), first state of the block at [0]
+  const C* C_rows;  // (count, kSlab)
+  StateRow<C>* rows;
   int64_t count;
 };
 
 /// Decays and entering states of the chunk; y is added to (kFirst: begins at 0).
 template <bool kFirst, class C>
-HWY_NOINLINE void block_forward(const BlockWord<C>& word, const Ahead& ahead,
-                                BlockBuffers<C>* block) {
+HWY_NOINLINE void block_forward(const BlockWord<C>& word, const Ahead<2>* ahead) {
   const Words<C> d;
   V<Words<C>> h[kBlock];
 #pragma GCC unroll 4
   for (int64_t n = 0; n < kBlock; ++n) h[n] = hn::Load(d, word.h + n * kLanes<C>);
   for (int64_t t = 0; t < word.count; ++t) {
     TokenRow<C>& token = word.tokens[t];
-    StateRow<C>& row = block->rows[t];
+    StateRow<C>& row = word.rows[t];
     const auto delta = hn::Load(d, token.delta);
     const auto du = hn::Load(d, token.du);
     auto y = kFirst ? hn::Zero(d) : hn::Load(d, token.y);
-    ahead.fetch(t);
+    const C* B_row = word.B_rows + t * kSlab;
+    const C* C_row = word.C_rows + t * kSlab;
+    if (ahead != nullptr) ahead->fetch(t);
 #pragma GCC unroll 4
     for (int64_t n = 0; n < kBlock; ++n) {
       const int64_t at = n * kLanes<C>;
       const auto a = decay_word(d, delta, hn::Load(d, word.a2 + at));
       hn::Store(a, d, row.a + at);
       hn::Store(h[n], d, row.entering + at);
-      h[n] = hn::MulAdd(a, h[n], hn::Mul(du, hn::Set(d, block->B_rows[t * kBlock + n])));
-      y = hn::MulAdd(hn::Set(d, block->C_rows[t * kBlock + n]), h[n], y);
+      h[n] = hn::MulAdd(a, h[n], hn::Mul(du, hn::Set(d, B_row[n])));
+      y = hn::MulAdd(hn::Set(d, C_row[n]), h[n], y);
     }
     hn::Store(y, d, token.y);
   }
@@ -163,8 +197,9 @@ HWY_NOINLINE void block_forward(const BlockWord<C>& word, const Ahead& ahead,
   for (int64_t n = 0; n < kBlock; ++n) hn::Store(h[n], d, word.h + n * kLanes<C>);
 }
 
-template <bool kFirst, class C>
-HWY_NOINLINE void block_reverse(const BlockWord<C>& word, BlockBuffers<C>* block) {
+/// kFirst: s1 and s2 begin at 0. kFirstWord: dB and dC do.
+template <bool kFirst, bool kFirstWord, class C>
+HWY_NOINLINE void block_reverse(const BlockWord<C>& word) {
   const Words<C> d;
   V<Words<C>> h[kBlock], mu[kBlock], dA[kBlock], a2[kBlock];
 #pragma GCC unroll 4
@@ -176,19 +211,24 @@ HWY_NOINLINE void block_reverse(const BlockWord<C>& word, BlockBuffers<C>* block
   }
   for (int64_t t = word.count - 1; t >= 0; --t) {
     TokenRow<C>& token = word.tokens[t];
-    StateRow<C>& row = block->rows[t];
+    StateRow<C>& row = word.rows[t];
     const auto delta = hn::Load(d, token.delta);
     const auto du = hn::Load(d, token.du);
     const auto gy = hn::Load(d, token.gy);
+    const C* B_row = word.B_rows + t * kSlab;
+    const C* C_row = word.C_rows + t * kSlab;
     auto s1 = kFirst ? hn::Zero(d) : hn::Load(d, token.s1);
     auto s2 = kFirst ? hn::Zero(d) : hn::Load(d, token.s2);
 #pragma GCC unroll 4
     for (int64_t n = 0; n < kBlock; ++n) {
       const int64_t at = n * kLanes<C>;
-      const auto lam = hn::MulAdd(hn::Set(d, block->C_rows[t * kBlock + n]), gy, mu[n]);
-      s1 = hn::MulAdd(hn::Set(d, block->B_rows[t * kBlock + n]), lam, s1);
-      hn::Store(hn::MulAdd(lam, du, hn::Load(d, row.dB + at)), d, row.dB + at);
-      hn::Store(hn::MulAdd(gy, h[n], hn::Load(d, row.dC + at)), d, row.dC + at);
+      const auto lam = hn::MulAdd(hn::Set(d, C_row[n]), gy, mu[n]);
+      s1 = hn::MulAdd(hn::Set(d, B_row[n]), lam, s1);
+      const auto add = [&](C* sum, V<Words<C>> x, V<Words<C>> y) {
+        hn::Store(kFirstWord ? hn::Mul(x, y) : hn::MulAdd(x, y, hn::Load(d, sum)), d, sum);
+      };
+      add(row.dB + at, lam, du);
+      add(row.dC + at, gy, h[n]);
       mu[n] = hn::Mul(hn::Load(d, row.a + at), lam);
       h[n] = hn::Load(d, row.entering + at);
       const auto through = hn::Mul(mu[n], h[n]);
@@ -206,38 +246,42 @@ HWY_NOINLINE void block_reverse(const BlockWord<C>& word, BlockBuffers<C>* block
 }
 
 /// Writes the gradients of the run's tokens and adds to the sums over tokens.
-template <class T, class C>
-HWY_NOINLINE void finish_backward(const BackwardJob<T>& job, const Run& run, const Lane& lane,
-                                  const TokenRow<C>* row, C* dD_sum, C* bias_sum) {
+template <bool kPlain, class T, class C>
+HWY_NOINLINE void finish_backward(const S6Backward<T>& args, const Run& run, const Lane& lane,
+                                  const TokenRow<C>* from, C* dD_sum, C* bias_sum) {
   const Words<C> d;
-  const S6Backward<T>& args = *job.args;
+  const int32_t* order = args.in.order;
+  const Rows<kPlain, const T> u_rows(args.in.u, order, run, lane);
+  const Rows<kPlain, T> du(args.du, order, run, lane);
+  const Rows<kPlain, T> ddt(args.ddt, order, run, lane);
+  const Rows<kPlain, T> dz(args.in.z ? args.dz : TokenView<T>{}, order, run, lane);
   const auto skip = load_channel_values(d, args.in.D, lane);
-  auto dD = hn::Zero(d);
-  auto ddt_bias = hn::Zero(d);
-  for (int64_t t = 0; t < run.count; ++t, ++row) {
-    const int64_t token = token_at(args.in, run.begin + t);
-    const auto write = [&](const TokenView<T>& view, V<Words<C>> value) {
-      if (!view) return;
-      store_channels(value, d, &view.at(run.batch, token, lane.channel), view.channel_stride,
-                     lane.count);
-    };
-    const auto u = load_channels(d, &args.in.u.at(run.batch, token, lane.channel),
-                                 args.in.u.channel_stride, lane.count);
-    const auto gy = hn::Load(d, row->gy);
-    const auto s1 = hn::Load(d, row->s1);
-    const auto s2 = hn::Mul(hn::Load(d, row->s2), hn::Set(d, static_cast<C>(kLn2)));
-    const auto ddt = hn::Mul(hn::MulAdd(u, s1, s2), hn::Load(d, row->slope));
-    write(args.du, hn::MulAdd(hn::Load(d, row->delta), s1, hn::Mul(skip, gy)));
-    write(args.ddt, ddt);
+  auto dD = hn::Load(d, dD_sum);
+  auto ddt_bias = hn::Load(d, bias_sum);
+  for (int64_t t = 0; t < run.count; ++t, ++from) {
+    const auto u = u_rows.get(d, t);
+    const auto gy = hn::Load(d, from->gy);
+    const auto s1 = hn::Load(d, from->s1);
+    const auto s2 = hn::Mul(hn::Load(d, from->s2), hn::Set(d, static_cast<C>(kLn2)));
+    const auto g = hn::Mul(hn::MulAdd(u, s1, s2), hn::Load(d, from->slope));
     dD = hn::MulAdd(gy, u, dD);
-    ddt_bias = hn::Add(ddt_bias, ddt);
-    if (args.in.z && args.dz) {
-      const auto y = hn::MulAdd(skip, u, hn::Load(d, row->y));
-      write(args.dz, hn::Mul(hn::Load(d, row->gate), y));
+    ddt_bias = hn::Add(ddt_bias, g);
+    if (du) du.put(hn::MulAdd(hn::Load(d, from->delta), s1, hn::Mul(skip, gy)), d, t);
+    if (ddt) ddt.put(g, d, t);
+    if (dz) {
+      const auto y = hn::MulAdd(skip, u, hn::Load(d, from->y));
+      dz.put(hn::Mul(hn::Load(d, from->gate), y), d, t);
     }
   }
-  hn::Store(hn::Add(hn::Load(d, dD_sum), dD), d, dD_sum);
-  hn::Store(hn::Add(hn::Load(d, bias_sum), ddt_bias), d, bias_sum);
+  hn::Store(dD, d, dD_sum);
+  hn::Store(ddt_bias, d, bias_sum);
+}
+template <class T, class C>
+void finish_rows(const S6Backward<T>& args, const Run& run, const Lane& lane,
+                 const TokenRow<C>* from, C* dD_sum, C* bias_sum) {
+  plain_rows(args.in, lane, args.in.u, args.du, args.ddt, args.dz)
+      ? finish_backward<true>(args, run, lane, from, dD_sum, bias_sum)
+      : finish_backward<false>(args, run, lane, from, dD_sum, bias_sum);
 }
 
 /// Sums over lanes of a block's dB and dC into the tile's partial rows.
@@ -260,61 +304,61 @@ HWY_NOINLINE void reduce_block(const BackwardJob<T>& job, const Run& run, const 
   }
 }
 
+template <bool kFirst, class C>
+void run_block(const BlockWord<C>& word, const Ahead<2>* ahead, bool first_word) {
+  block_forward<kFirst>(word, ahead);
+  first_word ? block_reverse<kFirst, true>(word) : block_reverse<kFirst, false>(word);
+}
+
 /// The block that starts at `state`, for all words of the tile.
 template <class T, class C>
 void backward_block(const BackwardJob<T>& job, const s6::Segment& segment, const Run& run,
                     const s6::Tile& tile, int64_t state, C* mu, C* dA, TokenRow<C>* tokens,
                     BlockBuffers<C>* block) {
   const S6Shape& shape = *job.shape;
-  const S6Inputs<T>& in = job.args->in;
-  const int64_t left = shape.state - state;
-  const int64_t offset = tile.group * shape.state + state;
-  gather_states<kBlock>(in, in.B, run, offset, left, block->B_rows);
-  gather_states<kBlock>(in, in.C, run, offset, left, block->C_rows);
-  for (int64_t t = 0; t < run.count; ++t) {
-    std::fill_n(block->rows[t].dB, StateRow<C>::kSize, C{0});
-    std::fill_n(block->rows[t].dC, StateRow<C>::kSize, C{0});
-  }
   const int64_t saved = segment.batch * shape.saved_chunks() + segment.saved +
                         (run.begin - segment.begin) / kS6Chunk;
   for (int64_t w = 0; w < tile.words; ++w) {
     const Lane lane = lane_of<T>(tile, w);
     HWY_ALIGN C h[StateRow<C>::kSize];
     words_from_rows(state_row(job.args->saved, shape, saved, lane.channel) + state, shape.state,
-                    lane.count, HWY_MIN(kBlock, left), kBlock, h);
+                    lane.count, HWY_MIN(kBlock, shape.state - state), kBlock, h);
     const int64_t row = w * job.word_size() + state * kLanes<C>;
-    const C* a2 = job.a2 + tile.word * job.word_size() + row;
-    const BlockWord<C> word{a2, h, mu + row, dA + row, tokens + w * kS6Chunk, run.count};
-    Ahead ahead;
-    aim_ahead(*job.args, segment, run, lane, state, a2, &ahead);
-    if (state == 0) {
-      block_forward<true>(word, ahead, block);
-      block_reverse<true>(word, block);
-    } else {
-      block_forward<false>(word, ahead, block);
-      block_reverse<false>(word, block);
-    }
+    const BlockWord<C> word{job.a2 + tile.word * job.word_size() + row,
+                            h,
+                            mu + row,
+                            dA + row,
+                            tokens + w * kS6Chunk,
+                            block->B_rows + state % kSlab,
+                            block->C_rows + state % kSlab,
+                            block->rows,
+                            run.count};
+    Ahead<2> ahead;
+    const bool fetch = aim_ahead(*job.args, segment, run, lane, state, word.a2, &ahead);
+    state == 0 ? run_block<true>(word, fetch ? &ahead : nullptr, w == 0)
+               : run_block<false>(word, fetch ? &ahead : nullptr, w == 0);
   }
   reduce_block(job, run, tile, state, *block);
 }
 
-/// During the first block the inputs of the chunk before this one, during the second the outputs of
-/// this chunk.
+/// During the first two blocks the inputs of the chunk before this one, during the next two the
+/// outputs of this chunk: two lines a token, which is what the line fill buffers keep up with.
 template <class T>
-void aim_ahead(const S6Backward<T>& args, const s6::Segment& segment, const Run& run,
-               const Lane& lane, int64_t state, const void* nothing, Ahead* ahead) {
+bool aim_ahead(const S6Backward<T>& args, const s6::Segment& segment, const Run& run,
+               const Lane& lane, int64_t state, const void* nothing, Ahead<2>* ahead) {
   Run target = run;
-  if (state == 0) target.begin -= kS6Chunk;
-  const bool inside = target.begin >= segment.begin && args.in.order == nullptr;
-  if (!inside || state > kBlock) target.count = 0;
-  const bool outputs = state != 0;
-  const auto aim = [&](int i, const auto& view) {
-    ahead->aim(i, view, target, lane.channel, nothing);
+  const int64_t block = state / kBlock;
+  if (block < 2) target.begin -= kS6Chunk;
+  if (target.begin < segment.begin || args.in.order != nullptr || block > 3) return false;
+  const auto aim = [&](const auto& first, const auto& second) {
+    ahead->aim(0, first, target, lane.channel, nothing);
+    ahead->aim(1, second, target, lane.channel, nothing);
   };
-  outputs ? aim(0, args.du) : aim(0, args.in.u);
-  outputs ? aim(1, args.ddt) : aim(1, args.in.dt);
-  outputs ? aim(2, args.dz) : aim(2, args.in.z);
-  outputs ? aim(3, args.in.u) : aim(3, args.gy);
+  if (block == 0) aim(args.in.u, args.in.dt);
+  if (block == 1) aim(args.in.z, args.gy);
+  if (block == 2) aim(args.du, args.ddt);
+  if (block == 3) aim(args.dz, args.dz);
+  return true;
 }
 
 /// The gradients of the segment's tokens, from mu (tile.words, states, kLanes), the gradient of the
@@ -322,6 +366,7 @@ void aim_ahead(const S6Backward<T>& args, const s6::Segment& segment, const Run&
 template <class T, class C>
 void backward_segment(const BackwardJob<T>& job, const s6::Segment& segment, const s6::Tile& tile,
                       C* mu, const PartialSums<C>& sums) {
+  const S6Inputs<T>& in = job.args->in;
   TokenRow<C> tokens[kTokenRows<C>];
   BlockBuffers<C> block;
   const int64_t chunks = s6::ceil_div(segment.end - segment.begin, kS6Chunk);
@@ -329,16 +374,22 @@ void backward_segment(const BackwardJob<T>& job, const s6::Segment& segment, con
     const int64_t begin = segment.begin + chunk * kS6Chunk;
     const Run run{segment.batch, begin, HWY_MIN(kS6Chunk, segment.end - begin)};
     for (int64_t w = 0; w < tile.words; ++w) {
-      prepare_backward(job, run, lane_of<T>(tile, w), tokens + w * kS6Chunk);
+      prepare_rows(job, run, lane_of<T>(tile, w), tokens + w * kS6Chunk);
     }
     for (int64_t state = 0; state < job.states; state += kBlock) {
+      if (state % kSlab == 0) {
+        const int64_t offset = tile.group * job.shape->state + state;
+        const int64_t left = job.shape->state - state;
+        gather_states<kSlab>(in, in.B, run, offset, left, block.B_rows);
+        gather_states<kSlab>(in, in.C, run, offset, left, block.C_rows);
+      }
       backward_block(job, segment, run, tile, state, mu, sums.dA + tile.word * job.word_size(),
                      tokens, &block);
     }
     for (int64_t w = 0; w < tile.words; ++w) {
       const int64_t at = (tile.word + w) * kLanes<C>;
-      finish_backward(job, run, lane_of<T>(tile, w), tokens + w * kS6Chunk, sums.dD + at,
-                      sums.ddt_bias + at);
+      finish_rows(*job.args, run, lane_of<T>(tile, w), tokens + w * kS6Chunk, sums.dD + at,
+                  sums.ddt_bias + at);
     }
   }
 }

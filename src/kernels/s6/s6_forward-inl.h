@@ -86,63 +86,126 @@ inline void gather_states(const S6Inputs<T>& in, const TokenView<const T>& view,
   }
 }
 
-/// delta by math.md 0.4 from the word of dt + dt_bias.
-template <class T, class D>
-HWY_INLINE V<D> clamp_delta(const S6Inputs<T>& in, D d, V<D> sp) {
-  // The value comes second: x86 returns the second operand when one is NaN.
-  return hn::Min(hn::Set(d, in.dt_max), hn::Max(hn::Set(d, in.dt_min), sp));
+/// One word of channels of a run's tokens. kPlain: tokens in order, a whole word, channel stride 1.
+template <bool kPlain, class T>
+class Rows {
+ public:
+  Rows(const TokenView<T>& view, const int32_t* order, const Run& run, const Lane& lane)
+      : token_stride_(view.token_stride),
+        channel_stride_(view.channel_stride),
+        lanes_(lane.count),
+        order_(order == nullptr ? nullptr : order + run.begin),
+        base_(view ? &view.at(run.batch, order == nullptr ? run.begin : 0, lane.channel)
+                   : nullptr) {}
+  explicit operator bool() const { return base_ != nullptr; }
+
+  template <class D>
+  HWY_INLINE V<D> get(D d, int64_t t) const {
+    if constexpr (kPlain) return load(d, row(t));
+    return load_channels(d, row(t), channel_stride_, lanes_);
+  }
+  template <class D>
+  HWY_INLINE void put(V<D> value, D d, int64_t t) const {
+    if constexpr (kPlain) return store(value, d, row(t));
+    store_channels(value, d, row(t), channel_stride_, lanes_);
+  }
+
+ private:
+  HWY_INLINE T* row(int64_t t) const {
+    return base_ + (kPlain || order_ == nullptr ? t : order_[t]) * token_stride_;
+  }
+
+  int64_t token_stride_;
+  int64_t channel_stride_;
+  int64_t lanes_;
+  const int32_t* order_;
+  T* base_;
+};
+
+/// May the views be read as plain rows (absent views may)?
+template <class T, class... Views>
+bool plain_rows(const S6Inputs<T>& in, const Lane& lane, const Views&... views) {
+  return in.order == nullptr && lane.count == kLanes<accumulate_t<T>> &&
+         ((!views || views.channel_stride == 1) && ...);
 }
 
+/// Limits of delta (math.md 0.4).
+template <class C>
+struct Limits {
+  C low;
+  C high;
+  template <class D>
+  HWY_INLINE V<D> clamp(D d, V<D> sp) const {
+    // The value comes second: x86 returns the second operand when one is NaN.
+    return hn::Min(hn::Set(d, high), hn::Max(hn::Set(d, low), sp));
+  }
+};
+
+/// What one word of channels carries for one token, side by side: buffers a multiple of 4096 bytes
+/// apart would make loads wait for unrelated stores (the addresses alias).
+template <class C>
+struct ScanRow {
+  HWY_ALIGN C delta[kLanes<C>];
+  C du[kLanes<C>];  // delta u
+  C y[kLanes<C>];   // sum over the states so far
+};
+
+// The transcendental chains are cut into passes over the run: a scheduler holds about a hundred
+// waiting operations, so short chains of many tokens overlap where one long chain each would not.
+
 /// delta and delta * u of a run for one word; y is cleared.
-template <class T, class C>
-HWY_NOINLINE void prepare_forward(const S6Shape& shape, const S6Inputs<T>& in, const Run& run,
-                                  const Lane& lane, C* delta, C* du, C* y) {
+template <bool kPlain, class T, class C>
+HWY_NOINLINE void prepare_forward(bool softplus, const S6Inputs<T>& in, const Run& run,
+                                  const Lane& lane, ScanRow<C>* rows) {
   const Words<C> d;
+  const Limits<C> limits{in.dt_min, in.dt_max};
+  const Rows<kPlain, const T> dt(in.dt, in.order, run, lane);
+  const Rows<kPlain, const T> u(in.u, in.order, run, lane);
   const auto bias = load_channel_values(d, in.dt_bias, lane);
   for (int64_t t = 0; t < run.count; ++t) {
-    const int64_t token = token_at(in, run.begin + t);
-    const auto pre = hn::Add(load_channels(d, &in.dt.at(run.batch, token, lane.channel),
-                                           in.dt.channel_stride, lane.count),
-                             bias);
-    const auto sp = shape.softplus ? softplus_of(d, pre, exp_minus_abs(d, pre)) : pre;
-    const auto value = clamp_delta(in, d, sp);
-    const auto u = load_channels(d, &in.u.at(run.batch, token, lane.channel), in.u.channel_stride,
-                                 lane.count);
-    hn::Store(value, d, delta + t * kLanes<C>);
-    hn::Store(hn::Mul(value, u), d, du + t * kLanes<C>);
-    hn::Store(hn::Zero(d), d, y + t * kLanes<C>);
+    const auto pre = hn::Add(dt.get(d, t), bias);
+    hn::Store(pre, d, rows[t].delta);
+    if (softplus) hn::Store(exp_minus_abs(d, pre), d, rows[t].y);
+  }
+  for (int64_t t = 0; t < run.count; ++t) {
+    auto sp = hn::Load(d, rows[t].delta);
+    if (softplus) sp = softplus_of(d, sp, hn::Load(d, rows[t].y));
+    const auto delta = limits.clamp(d, sp);
+    hn::Store(delta, d, rows[t].delta);
+    hn::Store(hn::Mul(delta, u.get(d, t)), d, rows[t].du);
+    hn::Store(hn::Zero(d), d, rows[t].y);
   }
 }
 
-/// out = (y + D u) silu(z).
-template <class T, class C>
+/// out = (y + D u) silu(z). Overwrites the rows.
+template <bool kPlain, class T, class C>
 HWY_NOINLINE void finish_forward(const S6Forward<T>& args, const Run& run, const Lane& lane,
-                                 const C* y) {
+                                 ScanRow<C>* rows) {
   const Words<C> d;
   const S6Inputs<T>& in = args.in;
+  const Rows<kPlain, const T> u(in.u, in.order, run, lane);
+  const Rows<kPlain, const T> z(in.z, in.order, run, lane);
+  const Rows<kPlain, T> y(args.y, in.order, run, lane);
+  const bool skips = in.D != nullptr;
   const auto skip = load_channel_values(d, in.D, lane);
+  for (int64_t t = 0; z && t < run.count; ++t) {
+    hn::Store(exp_minus_abs(d, z.get(d, t)), d, rows[t].delta);
+  }
   for (int64_t t = 0; t < run.count; ++t) {
-    const int64_t token = token_at(in, run.begin + t);
-    auto out = hn::Load(d, y + t * kLanes<C>);
-    if (in.D != nullptr) {
-      const auto u = load_channels(d, &in.u.at(run.batch, token, lane.channel),
-                                   in.u.channel_stride, lane.count);
-      out = hn::MulAdd(skip, u, out);
+    auto out = hn::Load(d, rows[t].y);
+    if (skips) out = hn::MulAdd(skip, u.get(d, t), out);
+    if (z) {
+      const auto gate = z.get(d, t);
+      out = hn::Mul(out, hn::Mul(gate, sigmoid_of(d, gate, hn::Load(d, rows[t].delta))));
     }
-    if (in.z) {
-      const auto z = load_channels(d, &in.z.at(run.batch, token, lane.channel),
-                                   in.z.channel_stride, lane.count);
-      out = hn::Mul(out, hn::Mul(z, sigmoid_of(d, z, exp_minus_abs(d, z))));
-    }
-    store_channels(out, d, &args.y.at(run.batch, token, lane.channel), args.y.channel_stride,
-                   lane.count);
+    y.put(out, d, t);
   }
 }
 
 /// Rows that the next word or run will read, fetched while this one computes: the scan of a token
 /// takes about as long as a cache line takes to arrive.
+template <int kViews>
 struct Ahead {
-  static constexpr int kViews = 4;
   const char* row[kViews];
   int64_t stride[kViews];  // bytes from token to token
 
@@ -158,18 +221,16 @@ struct Ahead {
   }
 };
 
-/// What one word needs to scan a run: rows of kLanes numbers, and rows of kSlab numbers for B and C.
+/// What one word needs to scan a run.
 template <class C>
 struct ScanWord {
-  const C* a2;     // (states, kLanes)
-  C* h;            // (states, kLanes)
-  const C* delta;  // (count, kLanes)
-  const C* du;     // (count, kLanes)
-  C* y;            // (count, kLanes), added to
+  const C* a2;        // (states, kLanes)
+  C* h;               // (states, kLanes)
+  ScanRow<C>* tokens;
   const C* B_rows;  // (count, kSlab), first state of the block at [0]
   const C* C_rows;  // (count, kSlab)
   int64_t count;
-  const Ahead* ahead;  // nullptr: nothing to fetch
+  const Ahead<4>* ahead;  // nullptr: nothing to fetch
 };
 
 /// kStates states over all tokens of the run, token by token, the states in registers.
@@ -181,19 +242,20 @@ HWY_NOINLINE void scan_block(const ScanWord<C>& word) {
 #pragma GCC unroll 16
   for (int n = 0; n < kStates; ++n) h[n] = hn::Load(d, word.h + n * kLanes<C>);
   for (int64_t t = 0; t < word.count; ++t) {
-    const auto delta = hn::Load(d, word.delta + t * kLanes<C>);
-    const auto du = hn::Load(d, word.du + t * kLanes<C>);
+    ScanRow<C>& token = word.tokens[t];
+    const auto delta = hn::Load(d, token.delta);
+    const auto du = hn::Load(d, token.du);
     if constexpr (kAhead) word.ahead->fetch(t);
     const C* B = word.B_rows + t * kSlab;
     const C* weights = word.C_rows + t * kSlab;
-    auto y = kOutputs ? hn::Load(d, word.y + t * kLanes<C>) : hn::Zero(d);
+    auto y = kOutputs ? hn::Load(d, token.y) : hn::Zero(d);
 #pragma GCC unroll 16
     for (int n = 0; n < kStates; ++n) {
       const auto a = decay_word(d, delta, hn::Load(d, word.a2 + n * kLanes<C>));
       h[n] = hn::MulAdd(a, h[n], hn::Mul(du, hn::Set(d, B[n])));
       if constexpr (kOutputs) y = hn::MulAdd(hn::Set(d, weights[n]), h[n], y);
     }
-    if constexpr (kOutputs) hn::Store(y, d, word.y + t * kLanes<C>);
+    if constexpr (kOutputs) hn::Store(y, d, token.y);
   }
 #pragma GCC unroll 16
   for (int n = 0; n < kStates; ++n) hn::Store(h[n], d, word.h + n * kLanes<C>);
@@ -269,14 +331,10 @@ void scale_decay_rates(const S6Shape& shape, const s6::Cut& cut, const C* A, int
 /// Buffers of one work item, on its stack: they stay in the cache from item to item.
 template <class C>
 struct ForwardBuffers {
-  static constexpr int64_t kWord = kS6Chunk * kLanes<C>;
-  static constexpr int64_t kTile = kS6Chunk * s6::kTileChannels;
   HWY_ALIGN C B_rows[kS6Chunk * kSlab];
   HWY_ALIGN C C_rows[kS6Chunk * kSlab];
   // One word each while all states fit a slab; the whole tile otherwise.
-  HWY_ALIGN C delta[kTile];
-  HWY_ALIGN C du[kTile];
-  HWY_ALIGN C y[kTile];
+  ScanRow<C> tokens[kS6Chunk * s6::kTileChannels / kLanes<C>];
 };
 
 template <class T>
@@ -291,7 +349,7 @@ void save_state(const ForwardJob<T>& job, const s6::Segment& segment, int64_t st
 /// The rows of the word after `word` in this run, or of the first word in the next run.
 template <class T>
 void aim_ahead(const S6Forward<T>& args, const s6::Segment& segment, const s6::Tile& tile,
-               const Run& run, int64_t word, const void* nothing, Ahead* ahead) {
+               const Run& run, int64_t word, const void* nothing, Ahead<4>* ahead) {
   const bool next_run = word + 1 == tile.words;
   Run next = run;
   if (next_run) {
@@ -305,6 +363,15 @@ void aim_ahead(const S6Forward<T>& args, const s6::Segment& segment, const s6::T
   ahead->aim(3, args.y, next, channel, nothing);
 }
 
+/// Adds the run's deltas to their sum.
+template <class C>
+void add_deltas(const ScanRow<C>* tokens, int64_t count, C* delta_sum) {
+  const Words<C> d;
+  auto sum = hn::Load(d, delta_sum);
+  for (int64_t t = 0; t < count; ++t) sum = hn::Add(sum, hn::Load(d, tokens[t].delta));
+  hn::Store(sum, d, delta_sum);
+}
+
 /// Scans the segment for the words of the tile from `state` (tile.words, states, kLanes), which is
 /// left at the segment's end. kOutputs off: only the state, and the sum of delta for each channel
 /// is added to delta_sum (tile.words, kLanes).
@@ -312,11 +379,9 @@ template <class Order, bool kOutputs, class T>
 void scan_segment(const ForwardJob<T>& job, const s6::Segment& segment, const s6::Tile& tile,
                   accumulate_t<T>* state, accumulate_t<T>* delta_sum) {
   using C = accumulate_t<T>;
-  using Buffers = ForwardBuffers<C>;
-  const Words<C> d;
   const S6Inputs<T>& in = job.args->in;
-  Buffers buffers;
-  Ahead ahead;
+  ForwardBuffers<C> buffers;
+  Ahead<4> ahead;
   const bool one_slab = job.states <= kSlab;
   for (int64_t step = segment.begin; step < segment.end; step += kS6Chunk) {
     const Run run{segment.batch, step, HWY_MIN(kS6Chunk, segment.end - step)};
@@ -326,30 +391,28 @@ void scan_segment(const ForwardJob<T>& job, const s6::Segment& segment, const s6
       gather_states<kSlab>(in, in.B, run, offset, job.shape->state - n, buffers.B_rows);
       if (kOutputs) gather_states<kSlab>(in, in.C, run, offset, job.shape->state - n, buffers.C_rows);
       for (int64_t w = 0; w < tile.words; ++w) {
-        const int64_t at = one_slab ? 0 : w * Buffers::kWord;
         const Lane lane = lane_of<T>(tile, w);
+        ScanRow<C>* tokens = buffers.tokens + (one_slab ? 0 : w * kS6Chunk);
         C* h = state + w * job.word_size();
         if (n == 0) {
-          prepare_forward(*job.shape, in, run, lane, buffers.delta + at, buffers.du + at,
-                          buffers.y + at);
+          plain_rows(in, lane, in.u, in.dt)
+              ? prepare_forward<true>(job.shape->softplus, in, run, lane, tokens)
+              : prepare_forward<false>(job.shape->softplus, in, run, lane, tokens);
           if (kOutputs && job.args->saved != nullptr) save_state(job, segment, step, lane, h);
         }
         const C* a2 = job.a2 + (tile.word + w) * job.word_size() + n * kLanes<C>;
         if (n == 0) aim_ahead(*job.args, segment, tile, run, w, a2, &ahead);
         scan_states<Order::kBlock, kOutputs>(
-            ScanWord<C>{a2, h + n * kLanes<C>, buffers.delta + at, buffers.du + at, buffers.y + at,
-                        buffers.B_rows, buffers.C_rows, run.count,
+            ScanWord<C>{a2, h + n * kLanes<C>, tokens, buffers.B_rows, buffers.C_rows, run.count,
                         n == 0 && in.order == nullptr ? &ahead : nullptr},
             states);
         if (n + kSlab < job.states) continue;
-        if (kOutputs) {
-          finish_forward(*job.args, run, lane, buffers.y + at);
+        if constexpr (kOutputs) {
+          plain_rows(in, lane, in.u, in.z, job.args->y)
+              ? finish_forward<true>(*job.args, run, lane, tokens)
+              : finish_forward<false>(*job.args, run, lane, tokens);
         } else {
-          auto sum = hn::Load(d, delta_sum + w * kLanes<C>);
-          for (int64_t t = 0; t < run.count; ++t) {
-            sum = hn::Add(sum, hn::Load(d, buffers.delta + at + t * kLanes<C>));
-          }
-          hn::Store(sum, d, delta_sum + w * kLanes<C>);
+          add_deltas(tokens, run.count, delta_sum + w * kLanes<C>);
         }
       }
     }

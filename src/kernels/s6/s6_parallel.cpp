@@ -138,7 +138,7 @@ void adjoint_segment(const BackwardJob<T>& job, const s6::Segment& segment, cons
     const int64_t begin = segment.begin + chunk * kS6Chunk;
     const Run run{segment.batch, begin, HWY_MIN(kS6Chunk, segment.end - begin)};
     for (int64_t w = 0; w < tile.words; ++w) {
-      prepare_backward(job, run, lane_of<T>(tile, w), tokens);
+      prepare_rows(job, run, lane_of<T>(tile, w), tokens);
       auto sum = hn::Load(d, delta_sum + w * kLanes<C>);
       for (int64_t t = 0; t < run.count; ++t) sum = hn::Add(sum, hn::Load(d, tokens[t].delta));
       hn::Store(sum, d, delta_sum + w * kLanes<C>);

@@ -66,10 +66,10 @@ HWY_INLINE V<D> decay_word(D d, V<D> delta, V<D> a2) {
   return exp2_word(d, hn::Mul(delta, a2));
 }
 
-/// e^x for x <= 0 within 2 ulp, zero below 2^-126.
+/// e^x for x <= 0 within 2 ulp, zero below 2^-126 (under FlushSubnormals).
 template <class D, std::enable_if_t<sizeof(hn::TFromD<D>) == 4>* = nullptr>
 HWY_INLINE V<D> exp_nonpositive(D d, V<D> x) {
-  const hn::RebindToSigned<D> di;
+  x = hn::Max(hn::Set(d, -104.0f), x);  // the value second: NaN stays; -inf would become NaN
   const auto magic = hn::Set(d, 0x1.8p23f);
   const auto shifted = hn::MulAdd(x, hn::Set(d, static_cast<float>(kLog2E)), magic);
   const auto n = hn::Sub(shifted, magic);
@@ -83,9 +83,14 @@ HWY_INLINE V<D> exp_nonpositive(D d, V<D> x) {
   p = hn::MulAdd(p, r, hn::Set(d, 0.4999999403953552f));
   p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
   p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
+#if HWY_TARGET == HWY_AVX3
+  return V<D>{_mm512_scalef_ps(p.raw, n.raw)};
+#else
+  const hn::RebindToSigned<D> di;
   const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, shifted));
   const auto result = hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
-  return hn::IfThenZeroElse(hn::Lt(shifted, hn::Set(d, 0x1.8p23f - 126.0f)), result);
+  return hn::IfThenZeroElse(hn::Lt(n, hn::Set(d, -126.0f)), result);
+#endif
 }
 template <class D, std::enable_if_t<sizeof(hn::TFromD<D>) == 8>* = nullptr>
 HWY_INLINE V<D> exp_nonpositive(D d, V<D> x) {
