@@ -58,6 +58,23 @@ Dtype arithmetic_of(const Variant& variant) {
   return Dtype::f32;
 }
 
+struct Verdict {
+  RowStatus status = RowStatus::timed;
+  std::string why;
+  double worst_of_limit = 0;
+};
+
+// One check serves all thread counts, since the bits do not depend on them (the tests hold that):
+// at bench shapes it costs seconds of sequential reference.
+Verdict verdict_of(const Variant& variant, int threads) {
+  if (!variant.accepted) {
+    return {RowStatus::skipped, "the line does not accept this shape here", 0};
+  }
+  const Comparison comparison = variant.check({threads, 1});
+  if (comparison.passed()) return {RowStatus::timed, "", comparison.worst};
+  return {RowStatus::refused, comparison.describe(), comparison.worst};
+}
+
 // The lines of one shape share their reference: it is timed once.
 class ReferenceTimes {
  public:
@@ -78,17 +95,10 @@ class ReferenceTimes {
   std::map<std::string, double> known_;
 };
 
-void measure_row(const Variant& variant, const BenchOptions& options, ReferenceTimes& references,
-                 BenchRow& row) {
-  const RunOptions run{row.threads, 1};
-  const Comparison comparison = variant.check(run);
-  row.worst_of_limit = comparison.worst;
-  if (!comparison.passed()) {
-    row.status = RowStatus::refused;
-    row.why = comparison.describe();
-    return;
-  }
-  const auto prepared = variant.prepare(run);
+// Times a row that is not refused or skipped.
+void time_row(const Variant& variant, const BenchOptions& options, ReferenceTimes& references,
+              BenchRow& row) {
+  const auto prepared = variant.prepare({row.threads, 1});
   const Timing timing = time_runs([&] { prepared->run(); }, 20, options.min_seconds,
                                   std::max(5 * options.min_seconds, 1.0));
   row.median_us = timing.median_us;
@@ -146,14 +156,13 @@ int run_bench(const std::vector<Variant>& variants, const BenchOptions& options,
   int refused = 0;
   for (const Variant& variant : variants) {
     if (!picks(options, variant)) continue;
+    const Verdict verdict = verdict_of(variant, *std::max_element(threads.begin(), threads.end()));
     for (const int count : threads) {
       BenchRow row = row_of(variant, count);
-      if (variant.accepted) {
-        measure_row(variant, options, references, row);
-      } else {
-        row.status = RowStatus::skipped;
-        row.why = "the line does not accept this shape here";
-      }
+      row.status = verdict.status;
+      row.why = verdict.why;
+      row.worst_of_limit = verdict.worst_of_limit;
+      if (row.status == RowStatus::timed) time_row(variant, options, references, row);
       refused += row.status == RowStatus::refused ? 1 : 0;
       sink(row);
     }
