@@ -57,7 +57,7 @@ HWY_INLINE void store(V<D> value, D d, T* to) {
     const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1u));
     auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7FFFu))));
     const auto quiet = hn::Or(hn::ShiftRight<16>(bits), hn::Set(d32, 0x40u));
-    const auto is_nan = hn::RebindMask(d32, hn::Ne(value, value));
+    const auto is_nan = hn::RebindMask(d32, hn::IsNaN(value));
     rounded = hn::IfThenElse(is_nan, quiet, rounded);
     hn::StoreU(hn::DemoteTo(d16, hn::BitCast(d32s, rounded)), d16,
                reinterpret_cast<uint16_t*>(to));

@@ -58,7 +58,9 @@ JsonValue hf_json(const ModelConfig& config, std::string_view dtype) {
   if (second) json.set("n_groups", config.ngroups).set("num_heads", config.heads());
   json.set("num_hidden_layers", config.n_layer);
   json.set("pad_token_id", to_json(config.pad_token_id));
-  json.set("rescale_prenorm_residual", config.rescale_out_proj);
+  // A property of the start values, which are history here: transformers would divide the stored
+  // out_proj weights by sqrt(n_layer) once more while loading them.
+  json.set("rescale_prenorm_residual", false);
   json.set("residual_in_fp32", config.residual_in_fp32);
   if (second) json.set("rms_norm", true);
   json.set("state_size", config.d_state);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "core/context.h"
+#include "kernels/loss/loss.h"  // kIgnoreIndex
 #include "layers/params.h"
 
 namespace adder {

@@ -84,6 +84,17 @@ void linear_backward_weight(Context& context, int64_t rows, Rows<const T> gy, Ro
   }
 }
 
+template <class T>
+void round_weights(Context& context, int64_t count, const accumulate_t<T>* master, T* out) {
+  convert(context, count, master, out);
+}
+template <class T>
+void widen_activations(Context& context, int64_t count, const T* x, accumulate_t<T>* out) {
+  convert(context, count, x, out);
+}
+template void widen_activations<Bf16>(Context&, int64_t, const Bf16*, float*);
+template void round_weights<Bf16>(Context&, int64_t, const float*, Bf16*);
+
 #define ADDER_LINEAR(T)                                                                          \
   template void linear_forward<T>(Context&, int64_t, Rows<const T>, const Matrix&,               \
                                   const accumulate_t<T>*, Rows<T>);                              \

@@ -31,4 +31,11 @@ template <class T>
 void linear_backward_weight(Context& context, int64_t rows, Rows<const T> gy, Rows<const T> x,
                             const Matrix& w, accumulate_t<T>* dw, accumulate_t<T>* dbias);
 
+/// The copy of a weight that products read when T is narrower than the master: rounded to T.
+template <class T>
+void round_weights(Context& context, int64_t count, const accumulate_t<T>* master, T* out);
+/// The exact inverse direction, for gradients that go on in full precision.
+template <class T>
+void widen_activations(Context& context, int64_t count, const T* x, accumulate_t<T>* out);
+
 }  // namespace adder

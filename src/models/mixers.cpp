@@ -49,11 +49,8 @@ std::vector<Branch<T>> make_branches(const ModelConfig& config) {
   std::vector<Branch<T>> branches;
   for (int64_t i = 0; i < config.n_layer; ++i) {
     const std::string layer = "backbone.layers." + std::to_string(i) + ".";
-    Branch<T> branch;
-    branch.norm_name = layer + "norm";
-    branch.mixer_prefix = layer + "mixer.";
-    branch.mixer = make_mixer<T>(config);
-    branches.push_back(std::move(branch));
+    ResidualNorm<T> norm(layer + "norm", config.d_model, config.rms_norm, config.norm_eps);
+    branches.push_back({std::move(norm), layer + "mixer.", make_mixer<T>(config)});
   }
   return branches;
 }

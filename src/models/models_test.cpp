@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "core/rng.h"
-#include "kernels/loss/loss.h"
+#include "layers/head.h"
 #include "models/language_model.h"
 
 namespace adder {

@@ -3,9 +3,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/embed/embed.h"
-#include "kernels/pointwise/pointwise.h"
-#include "layers/head.h"
+#include "layers/embedding.h"
+#include "layers/linear.h"
 
 namespace adder {
 namespace {
@@ -63,24 +62,17 @@ class Bind final : public ParamVisitor<Acc> {
 }  // namespace
 
 template <class T, class R>
-struct Stack<T, R>::NormSaved {
-  R* r = nullptr;        // (rows, d_model), after the add
-  T* y = nullptr;        // (rows, d_model), normed
-  Acc* rstd = nullptr;   // (rows)
-  Acc* mean = nullptr;   // (rows), LayerNorm only
-};
-
-template <class T, class R>
 struct Stack<T, R>::Saved {
   std::vector<NormSaved> norms;  // one a branch, then the last norm
   std::vector<std::unique_ptr<MixerSaved>> mixers;
 };
 
 template <class T, class R>
-Stack<T, R>::Stack(const ModelConfig& config) : Base(config, dtype_of<T>) {
+Stack<T, R>::Stack(const ModelConfig& config)
+    : Base(config, dtype_of<T>),
+      branches_(make_branches<T>(config)),
+      last_("backbone.norm_f", config.d_model, config.rms_norm, config.norm_eps) {
   this->padded_vocab_ = config.padded_vocab_size();
-  branches_ = make_branches<T>(config);
-  last_.norm_name = "backbone.norm_f";
   Declare<Acc> declare(this->table_);
   visit(declare);
   this->values_ = Buffer(this->table_.total() * static_cast<int64_t>(sizeof(Acc)));
@@ -99,20 +91,6 @@ void Stack<T, R>::bind() {
 }
 
 template <class T, class R>
-void Stack<T, R>::visit_norm(ParamVisitor<Acc>& visitor, const std::string& name,
-                             Branch<T>& branch) {
-  ParamInfo info;
-  info.name = name + ".weight";
-  info.shape = {this->config_.d_model};
-  info.init = {InitSpec::Kind::ones};
-  visitor.vector(branch.norm_w, branch.norm_dw, info);
-  if (this->config_.rms_norm) return;
-  info.name = name + ".bias";
-  info.init = {InitSpec::Kind::zeros};
-  visitor.vector(branch.norm_b, branch.norm_db, info);
-}
-
-template <class T, class R>
 void Stack<T, R>::visit(ParamVisitor<Acc>& visitor) {
   ParamInfo info;
   info.name = kEmbedding;
@@ -124,10 +102,10 @@ void Stack<T, R>::visit(ParamVisitor<Acc>& visitor) {
   info.quantizable = true;
   visitor.matrix(embedding_, embedding_grad_, info);
   for (Branch<T>& branch : branches_) {
-    visit_norm(visitor, branch.norm_name, branch);
+    branch.norm.visit(visitor);
     branch.mixer->visit(branch.mixer_prefix, visitor);
   }
-  visit_norm(visitor, last_.norm_name, last_);
+  last_.visit(visitor);
   info.name = kHead;
   if (this->config_.tie_embeddings) info.alias_of = kEmbedding;
   visitor.matrix(head_, head_grad_, info);
@@ -139,8 +117,8 @@ void Stack<T, R>::refresh_weights([[maybe_unused]] Context& context) {
     for (int64_t i = 0; i < this->table_.size(); ++i) {
       const ParamInfo& info = this->table_.info(i);
       if (info.keep_fp32 || !info.alias_of.empty()) continue;
-      convert(context, info.count(), this->value(i),
-              compute_weights_.template as<T>() + this->table_.offset(i));
+      round_weights<T>(context, info.count(), this->value(i),
+                       compute_weights_.template as<T>() + this->table_.offset(i));
     }
   }
 }
@@ -153,52 +131,19 @@ std::vector<std::vector<StatePart>> Stack<T, R>::state_parts() const {
 }
 
 template <class T, class R>
-NormShape Stack<T, R>::norm_shape(int64_t rows) const {
-  NormShape shape;
-  shape.rows = rows;
-  shape.width = this->config_.d_model;
-  shape.kind = this->config_.rms_norm ? NormKind::rms : NormKind::layer;
-  shape.eps = this->config_.norm_eps;
-  return shape;
-}
-
-template <class T, class R>
-typename Stack<T, R>::NormSaved Stack<T, R>::carve_norm(Context& context, int64_t rows) const {
-  NormSaved saved;
-  saved.r = context.arena->take<R>(rows * this->config_.d_model);
-  saved.y = context.arena->take<T>(rows * this->config_.d_model);
-  saved.rstd = context.arena->take<Acc>(rows);
-  if (!this->config_.rms_norm) saved.mean = context.arena->take<Acc>(rows);
-  return saved;
-}
-
-template <class T, class R>
-void Stack<T, R>::embed(Context& context, int64_t rows, const int32_t* ids, T* out) const {
-  EmbedShape shape;
-  shape.rows = rows;
-  shape.vocab = this->padded_vocab_;
-  shape.width = this->config_.d_model;
-  EmbedForward<T, T> args;
-  args.ids = ids;
-  args.table = embedding_.as<T>();
-  args.out = out;
-  embed_forward(context, shape, args);
-}
-
-template <class T, class R>
-void Stack<T, R>::norm(Context& context, int64_t rows, const Branch<T>& branch, const T* x,
-                       const R* r_in, const NormSaved& saved) const {
-  NormForward<T, R> args;
-  args.x = x;
-  args.x_stride = this->config_.d_model;
-  args.residual_in = r_in;
-  args.w = branch.norm_w;
-  args.b = branch.norm_b;
-  args.y = saved.y;
-  args.residual_out = saved.r;
-  args.rstd = saved.rstd;
-  args.mean = saved.mean;
-  norm_forward(context, norm_shape(rows), args);
+HeadLoss<T> Stack<T, R>::head_of(const TokenBatch& batch, const LossOptions& options,
+                                 const T* hidden, double* row_loss) const {
+  HeadLoss<T> head;
+  head.rows = batch.layout.rows();
+  head.d_model = this->config_.d_model;
+  head.vocab = this->config_.vocab_size;
+  head.hidden = hidden;
+  head.weight = head_;
+  head.targets = batch.targets;
+  head.label_smoothing = options.label_smoothing;
+  head.z_loss = options.z_loss;
+  head.row_loss = row_loss;
+  return head;
 }
 
 template <class T, class R>
@@ -209,57 +154,26 @@ void Stack<T, R>::train_batch(Context& context, const TokenBatch& batch,
   const TokenLayout& layout = batch.layout;
   const int64_t rows = layout.rows();
   T* x = context.arena->take<T>(rows * this->config_.d_model);
-  embed(context, rows, batch.ids, x);
+  embedding_forward(context, rows, batch.ids, embedding_, x);
   Saved saved;
   const R* residual = nullptr;
   for (const Branch<T>& branch : branches_) {
-    saved.norms.push_back(carve_norm(context, rows));
+    saved.norms.push_back(branch.norm.template carve_saved<R>(context, rows));
     saved.mixers.push_back(branch.mixer->carve_saved(context, layout));
     const NormSaved& s = saved.norms.back();
-    norm(context, rows, branch, x, residual, s);
+    branch.norm.forward(context, rows, x, residual, s);
     branch.mixer->forward(context, layout, s.y, x, saved.mixers.back().get(), {});
     residual = s.r;
   }
-  saved.norms.push_back(carve_norm(context, rows));
-  norm(context, rows, last_, x, residual, saved.norms.back());
+  saved.norms.push_back(last_.template carve_saved<R>(context, rows));
+  last_.forward(context, rows, x, residual, saved.norms.back());
 
-  HeadLoss<T> head;
-  head.rows = rows;
-  head.d_model = this->config_.d_model;
-  head.vocab = this->config_.vocab_size;
-  head.hidden = saved.norms.back().y;
-  head.weight = head_;
-  head.targets = batch.targets;
-  head.label_smoothing = options.label_smoothing;
-  head.z_loss = options.z_loss;
-  head.row_loss = row_loss;
+  HeadLoss<T> head = head_of(batch, options, saved.norms.back().y, row_loss);
   head.gradient_scale = gradient_scale;
   head.dhidden = x;
   head.dweight = head_grad_;
   head_loss(context, head);
   backward(context, batch, saved, x);
-}
-
-template <class T, class R>
-void Stack<T, R>::norm_gradient(Context& context, int64_t rows, const Branch<T>& branch,
-                                const NormSaved& saved, const T* gy, R* dr, T* dx) const {
-  Arena::Scope scope(*context.arena);
-  const int64_t d = this->config_.d_model;
-  const bool nothing_later = &branch == &last_;
-  NormBackward<T, R> args;
-  args.r = saved.r;
-  args.rstd = saved.rstd;
-  args.mean = saved.mean;
-  args.w = branch.norm_w;
-  args.gy = gy;
-  args.g_later = nothing_later ? nullptr : dr;
-  args.dr = dr;
-  if constexpr (!std::is_same_v<T, R>) args.dx = dx;
-  if (branch.norm_dw != nullptr) args.dw = context.arena->take<Acc>(d);
-  if (branch.norm_db != nullptr) args.db = context.arena->take<Acc>(d);
-  norm_backward(context, norm_shape(rows), args);
-  if (args.dw != nullptr) add_into<Acc>(context, d, args.dw, branch.norm_dw);
-  if (args.db != nullptr) add_into<Acc>(context, d, args.db, branch.norm_db);
 }
 
 template <class T, class R>
@@ -269,34 +183,26 @@ void Stack<T, R>::backward(Context& context, const TokenBatch& batch, const Save
   const int64_t rows = batch.layout.rows();
   const int64_t elements = rows * this->config_.d_model;
   R* dr = arena.take<R>(elements);
-  T* dx = nullptr;  // dr rounded to T: the gradient of the branch's output
-  if constexpr (std::is_same_v<T, R>) {
-    dx = dr;
-  } else {
-    dx = arena.take<T>(elements);
-  }
-  norm_gradient(context, rows, last_, saved.norms.back(), dhidden, dr, dx);
+  // The gradient of a branch's output is dr in T: its own rounded copy unless they are one type.
+  T* rounded = std::is_same_v<T, R> ? nullptr : arena.take<T>(elements);
+  const T* gout = rounded;
+  if constexpr (std::is_same_v<T, R>) gout = dr;
+  last_.backward(context, rows, saved.norms.back(), {dhidden, false, dr, rounded});
   for (size_t i = branches_.size(); i-- > 0;) {
     const NormSaved& s = saved.norms[i];
-    branches_[i].mixer->backward(context, batch.layout, s.y, dx, *saved.mixers[i], dhidden);
-    norm_gradient(context, rows, branches_[i], s, dhidden, dr, dx);
+    branches_[i].mixer->backward(context, batch.layout, s.y, gout, *saved.mixers[i], dhidden);
+    branches_[i].norm.backward(context, rows, s, {dhidden, true, dr, rounded});
   }
   if (embedding_grad_ == nullptr) return;
-  EmbedShape shape;
-  shape.rows = rows;
-  shape.vocab = this->padded_vocab_;
-  shape.width = this->config_.d_model;
-  EmbedBackward<T> args;
-  args.ids = batch.ids;
-  args.dtable = embedding_grad_;
+  const Acc* g = nullptr;
   if constexpr (std::is_same_v<R, Acc>) {
-    args.g = dr;
+    g = dr;
   } else {
     Acc* widened = arena.take<Acc>(elements);
-    convert(context, elements, dr, widened);
-    args.g = widened;
+    widen_activations(context, elements, dr, widened);
+    g = widened;
   }
-  embed_backward<T, T>(context, shape, args);
+  embedding_backward<T>(context, rows, batch.ids, embedding_, g, embedding_grad_);
 }
 
 template <class T, class R>
@@ -304,16 +210,17 @@ const T* Stack<T, R>::hidden(Context& context, const TokenLayout& layout, const 
                              DecodeState* state) const {
   const int64_t rows = layout.rows();
   T* x = context.arena->take<T>(rows * this->config_.d_model);
-  const NormSaved s = carve_norm(context, rows);  // one for all branches: the residual in place
-  embed(context, rows, ids, x);
+  // One for all branches: the residual is updated in place.
+  const NormSaved s = last_.template carve_saved<R>(context, rows);
+  embedding_forward(context, rows, ids, embedding_, x);
   const R* residual = nullptr;
   for (size_t i = 0; i < branches_.size(); ++i) {
-    norm(context, rows, branches_[i], x, residual, s);
+    branches_[i].norm.forward(context, rows, x, residual, s);
     const auto parts = state != nullptr ? state->layer(i) : std::span<const StatePart>{};
     branches_[i].mixer->forward(context, layout, s.y, x, nullptr, parts);
     residual = s.r;
   }
-  norm(context, rows, last_, x, residual, s);
+  last_.forward(context, rows, x, residual, s);
   return s.y;
 }
 
@@ -321,17 +228,8 @@ template <class T, class R>
 void Stack<T, R>::evaluate(Context& context, const TokenBatch& batch, const LossOptions& options,
                            double* row_loss) const {
   Arena::Scope scope(*context.arena);
-  HeadLoss<T> head;
-  head.rows = batch.layout.rows();
-  head.d_model = this->config_.d_model;
-  head.vocab = this->config_.vocab_size;
-  head.hidden = hidden(context, batch.layout, batch.ids, nullptr);
-  head.weight = head_;
-  head.targets = batch.targets;
-  head.label_smoothing = options.label_smoothing;
-  head.z_loss = options.z_loss;
-  head.row_loss = row_loss;
-  head_loss(context, head);
+  const T* y = hidden(context, batch.layout, batch.ids, nullptr);
+  head_loss(context, head_of(batch, options, y, row_loss));
 }
 
 template <class T, class R>

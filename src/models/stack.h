@@ -1,9 +1,8 @@
 // The residual stack behind LanguageModel, for one storage type T and residual type R.
 #pragma once
 
-#include <functional>
-
-#include "kernels/norm/norm.h"
+#include "layers/head.h"
+#include "layers/residual_norm.h"
 #include "models/language_model.h"
 
 namespace adder {
@@ -11,14 +10,9 @@ namespace adder {
 /// One residual branch: r += x; x = mixer(norm(r)).
 template <class T>
 struct Branch {
-  using Acc = accumulate_t<T>;
-  std::string norm_name;     // "backbone.layers.0.norm"
+  ResidualNorm<T> norm;
   std::string mixer_prefix;  // "backbone.layers.0.mixer."
   std::unique_ptr<Mixer<T>> mixer;
-  const Acc* norm_w = nullptr;
-  const Acc* norm_b = nullptr;  // LayerNorm only
-  Acc* norm_dw = nullptr;
-  Acc* norm_db = nullptr;
 };
 
 /// T: activations; R: the residual stream, accumulate_t<T> or T (residual_in_fp32).
@@ -42,23 +36,17 @@ class Stack final : public LanguageModel<accumulate_t<T>> {
 
  private:
   struct Saved;
-  struct NormSaved;
+  using NormSaved = ResidualNormSaved<T, R>;
   using Base = LanguageModel<Acc>;
   void visit(ParamVisitor<Acc>& visitor);
-  void visit_norm(ParamVisitor<Acc>& visitor, const std::string& name, Branch<T>& branch);
-  NormShape norm_shape(int64_t rows) const;
-  NormSaved carve_norm(Context& context, int64_t rows) const;
-  void embed(Context& context, int64_t rows, const int32_t* ids, T* out) const;
-  void norm(Context& context, int64_t rows, const Branch<T>& branch, const T* x, const R* r_in,
-            const NormSaved& saved) const;
-  void norm_gradient(Context& context, int64_t rows, const Branch<T>& branch,
-                     const NormSaved& saved, const T* gy, R* dr, T* dx) const;
+  HeadLoss<T> head_of(const TokenBatch& batch, const LossOptions& options, const T* hidden,
+                      double* row_loss) const;
   void backward(Context& context, const TokenBatch& batch, const Saved& saved, T* dhidden);
   const T* hidden(Context& context, const TokenLayout& layout, const int32_t* ids,
                   DecodeState* state) const;
 
   std::vector<Branch<T>> branches_;
-  Branch<T> last_;  // norm_f; no mixer
+  ResidualNorm<T> last_;  // norm_f
   Matrix embedding_;
   Matrix head_;
   Acc* embedding_grad_ = nullptr;
