@@ -1,4 +1,5 @@
-// The command line as a user meets it: help, errors, exit codes, output that can be read by machines.
+// The command line as a user meets it: help, errors, exit codes, output that can be read by
+// machines.
 #include "formats/token_shard.h"
 #include "run_adder.h"
 #include "tensor_files.h"

@@ -1,5 +1,5 @@
-// `adder op` against the published CUDA and Python code (tests/golden/mamba_ssm_ops). Their tensors are
-// channel-first, ours token-first; the gradients there are those of the sum of y.
+// `adder op` against the published CUDA and Python code (tests/golden/mamba_ssm_ops). Their tensors
+// are channel-first, ours token-first; the gradients there are those of the sum of y.
 #include "run_adder.h"
 #include "tensor_files.h"
 
@@ -45,8 +45,8 @@ Tensor token_first(const Tensor& in) {
   return out;
 }
 
-// B or C in any of the published layouts -> (batch, len, groups, state). Constant over time: a group for
-// each channel.
+// B or C in any of the published layouts -> (batch, len, groups, state). Constant over time: a
+// group for each channel.
 enum class Layout { constant, per_batch, varying, grouped };
 
 Tensor projection(const Tensor& in, Layout layout, int64_t batch, int64_t len) {
@@ -121,8 +121,8 @@ class MambaSsm : public AdderTest {
     return in;
   }
 
-  /// y and the last state through the reference, and through every line where A <= 0, as the kernels
-  /// require.
+  /// y and the last state through the reference, and through every line where A <= 0, as the
+  /// kernels require.
   void check_scan(const std::string& what, const Tensors& in, const Tensor& y,
                   const Tensor* state) {
     std::vector<std::pair<std::string, std::string>> runs = {{"f64", "reference"}};

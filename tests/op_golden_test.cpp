@@ -1,5 +1,5 @@
-// `adder op s6` against tests/golden/ops_f64: every output and every gradient, through the reference and
-// through every line of the table.
+// `adder op s6` against tests/golden/ops_f64: every output and every gradient, through the
+// reference and through every line of the table.
 #include "run_adder.h"
 #include "tensor_files.h"
 

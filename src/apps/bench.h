@@ -8,8 +8,8 @@
 
 namespace adder::apps {
 
-/// A bench of a whole model: `adder bench NAME`. It reports through the sink as the kernels do, with
-/// family = its name; one file a bench, one line in bench.cpp.
+/// A bench of a whole model: `adder bench NAME`. It reports through the sink as the kernels do,
+/// with family = its name; one file a bench, one line in bench.cpp.
 struct ModelBench {
   std::string name;
   std::string what;  // for --help

@@ -56,10 +56,13 @@ void bench_threads(const std::shared_ptr<LanguageModel<float>>& model, int threa
   Cost step;
   step.flops = 2 * parameters;
   step.bytes = 4 * parameters + 2 * static_cast<double>(engine.state_bytes());
-  sink(row_of("step", "batch 1", threads, measure::time_runs([&] {
-                engine.step({&slot, 1}, {&id, 1});
-                id = (id + 1) % 50000;
-              }, 20, min_seconds, 20.0),
+  sink(row_of("step", "batch 1", threads,
+              measure::time_runs(
+                  [&] {
+                    engine.step({&slot, 1}, {&id, 1});
+                    id = (id + 1) % 50000;
+                  },
+                  20, min_seconds, 20.0),
               1, step));
   std::vector<int32_t> prompt(kPrefillTokens);
   for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i * 97 % 50000);

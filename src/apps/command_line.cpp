@@ -46,7 +46,8 @@ int report(const char* message, int code) {
   return code;
 }
 
-// A closed descriptor 0, 1 or 2 would be given to the next file that is opened, and what is meant for
+// A closed descriptor 0, 1 or 2 would be given to the next file that is opened, and what is meant
+// for
 // the terminal would end up inside of it. Opened the wrong way round, so that its use still fails.
 void occupy_standard_descriptors() {
   for (const int descriptor : {0, 1, 2}) {

@@ -3,7 +3,8 @@
 
 namespace adder::apps {
 
-/// 0: done; 1: failure; 2: wrong usage. Errors go to stderr as "adder: error: ...". Nothing is thrown.
+/// 0: done; 1: failure; 2: wrong usage. Errors go to stderr as "adder: error: ...". Nothing is
+/// thrown.
 int run_command_line(int argc, char** argv);
 
 }  // namespace adder::apps

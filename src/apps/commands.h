@@ -1,4 +1,5 @@
-// The subcommands of `adder`. One file each: add_NAME_command declares the options and a callback that
+// The subcommands of `adder`. One file each: add_NAME_command declares the options and a callback
+// that
 // runs it. To add a subcommand, write its file and add one line here and one in command_line.cpp.
 //
 // A callback reports failure by throwing: UsageError (exit 2), any other std::exception (exit 1, as

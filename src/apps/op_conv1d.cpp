@@ -1,4 +1,5 @@
-// `adder op conv1d`. Tensors: x (batch, len, channels); w (channels, width); bias (channels); s0 (rows,
+// `adder op conv1d`. Tensors: x (batch, len, channels); w (channels, width); bias (channels); s0
+// (rows,
 // width - 1, channels) with a row for each batch row or packed sequence; flag silu (default 0);
 // cu_seqlens -> y, sT. Upstream gradients gy, gsT.
 #include "apps/op.h"

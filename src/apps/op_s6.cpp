@@ -1,4 +1,5 @@
-// `adder op s6`. Tensors: u, dt, z (batch, len, dim); A (dim, state); B, C (batch, len, groups, state);
+// `adder op s6`. Tensors: u, dt, z (batch, len, dim); A (dim, state); B, C (batch, len, groups,
+// state);
 // D, dt_bias (dim); h0 (rows, dim, state) with a row for each batch row or packed sequence; flag
 // softplus (default 0); dt_limit (2); cu_seqlens -> y, hT. Upstream gradients gy, ghT.
 #include <cmath>

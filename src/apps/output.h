@@ -1,5 +1,5 @@
-// Standard output of the subcommands. A reader that went away (`adder ... | head -1`) ends the command
-// quietly; any other failure to write is an Error.
+// Standard output of the subcommands. A reader that went away (`adder ... | head -1`) ends the
+// command quietly; any other failure to write is an Error.
 #pragma once
 
 #include <string_view>

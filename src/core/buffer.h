@@ -11,7 +11,9 @@ namespace adder {
 
 inline constexpr int64_t kAlignment = 64;  // one cache line, one AVX-512 word
 
-constexpr int64_t align_up(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+constexpr int64_t align_up(int64_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
 
 /// Aligned, uninitialised host memory. Throws Error when the system has no more.
 class Buffer {

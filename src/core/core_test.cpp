@@ -24,11 +24,11 @@ TEST(Dtype, EveryHalfSurvivesTheRoundTrip) {
 }
 
 TEST(Dtype, HalfRoundsToNearestEven) {
-  EXPECT_EQ(f16_bits_from_float(1.0f + 0x1p-11f), 0x3C00);           // tie to even
-  EXPECT_EQ(f16_bits_from_float(1.0f + 3 * 0x1p-11f), 0x3C02);       // tie to even, upward
-  EXPECT_EQ(f16_bits_from_float(65520.0f), 0x7C00);                  // rounds to infinity
+  EXPECT_EQ(f16_bits_from_float(1.0f + 0x1p-11f), 0x3C00);      // tie to even
+  EXPECT_EQ(f16_bits_from_float(1.0f + 3 * 0x1p-11f), 0x3C02);  // tie to even, upward
+  EXPECT_EQ(f16_bits_from_float(65520.0f), 0x7C00);             // rounds to infinity
   EXPECT_EQ(f16_bits_from_float(65519.9f), 0x7BFF);
-  EXPECT_EQ(f16_bits_from_float(0x1p-25f), 0);                       // tie to even at zero
+  EXPECT_EQ(f16_bits_from_float(0x1p-25f), 0);  // tie to even at zero
   EXPECT_TRUE(std::isnan(float_from_f16_bits(f16_bits_from_float(std::nanf("")))));
 }
 

@@ -15,7 +15,8 @@ std::string_view direction_name(Direction direction) {
 
 void no_line(std::string_view family, Dtype dtype, Direction direction, const std::string& shape,
              const Choice& choice, const std::string& lines) {
-  const std::string wanted = choice.name.empty() ? "" : ", named '" + std::string(choice.name) + "'";
+  const std::string wanted =
+      choice.name.empty() ? "" : ", named '" + std::string(choice.name) + "'";
   throw Error({"no kernel serves this shape" + wanted,
                std::string(family) + " " + std::string(direction_name(direction)) + " " +
                    std::string(dtype_name(dtype)),

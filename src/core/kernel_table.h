@@ -17,10 +17,10 @@ std::string_view direction_name(Direction direction);
 
 /// Work of one call, for the roofline: what the shape needs, whatever the line does.
 struct Cost {
-  double flops = 0;        // adds and multiplies
-  double exps = 0;         // exponentials (and other transcendental calls)
-  double bytes = 0;        // compulsory reads and writes of arguments
-  int64_t saved_bytes = 0; // what forward keeps for backward
+  double flops = 0;         // adds and multiplies
+  double exps = 0;          // exponentials (and other transcendental calls)
+  double bytes = 0;         // compulsory reads and writes of arguments
+  int64_t saved_bytes = 0;  // what forward keeps for backward
 };
 
 /// What every line has, whatever its family: read by tests, bench and `adder info kernels`.

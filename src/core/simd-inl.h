@@ -59,8 +59,7 @@ HWY_INLINE void store(V<D> value, D d, T* to) {
     const auto quiet = hn::Or(hn::ShiftRight<16>(bits), hn::Set(d32, 0x40u));
     const auto is_nan = hn::RebindMask(d32, hn::IsNaN(value));
     rounded = hn::IfThenElse(is_nan, quiet, rounded);
-    hn::StoreU(hn::DemoteTo(d16, hn::BitCast(d32s, rounded)), d16,
-               reinterpret_cast<uint16_t*>(to));
+    hn::StoreU(hn::DemoteTo(d16, hn::BitCast(d32s, rounded)), d16, reinterpret_cast<uint16_t*>(to));
   }
 }
 
@@ -142,8 +141,8 @@ HWY_INLINE V<D> exp_word(D d, V<D> x) {
   const auto scaled = hn::Mul(x, log2e);
   // Rounding x log2(e) would cost |x| ulp: what it lost is put back to first order.
   const auto lost = hn::MulSub(x, log2e, scaled);
-  constexpr C kLog2eTail = sizeof(C) == 4 ? static_cast<C>(1.92596299112662e-8)
-                                          : static_cast<C>(2.0355273740931032e-17);
+  constexpr C kLog2eTail =
+      sizeof(C) == 4 ? static_cast<C>(1.92596299112662e-8) : static_cast<C>(2.0355273740931032e-17);
   const auto tail = hn::MulAdd(x, hn::Set(d, kLog2eTail), lost);
   const auto base = exp2_word(d, scaled);
   return hn::MulAdd(base, hn::Mul(tail, hn::Set(d, static_cast<C>(0.6931471805599453))), base);

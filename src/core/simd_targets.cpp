@@ -8,7 +8,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE {
 
-int vector_bytes() { return static_cast<int>(hwy::HWY_NAMESPACE::Lanes(hwy::HWY_NAMESPACE::ScalableTag<uint8_t>())); }
+int vector_bytes() {
+  return static_cast<int>(hwy::HWY_NAMESPACE::Lanes(hwy::HWY_NAMESPACE::ScalableTag<uint8_t>()));
+}
 int64_t target_bits() { return HWY_TARGET; }
 
 }  // namespace adder::HWY_NAMESPACE

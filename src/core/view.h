@@ -21,9 +21,7 @@ struct TokenView {
   TokenView slice(int64_t first) const {
     return {data + first * channel_stride, batch_stride, token_stride, channel_stride};
   }
-  operator TokenView<const T>() const {
-    return {data, batch_stride, token_stride, channel_stride};
-  }
+  operator TokenView<const T>() const { return {data, batch_stride, token_stride, channel_stride}; }
 };
 
 /// A dense (batch, len, channels) tensor.

@@ -38,7 +38,8 @@ TEST(Json, IntegersStayExactToTheirLimits) {
 
 TEST(Json, ReadsInfinityInEverySpelling) {
   const JsonValue json = parse_json(
-      R"([Infinity, -Infinity, NaN, {"__float__": "Infinity"}, {"__float__": "-Infinity"}, {"__float__": "NaN"}])",
+      R"([Infinity, -Infinity, NaN, {"__float__": "Infinity"}, {"__float__": "-Infinity"},)"
+      R"( {"__float__": "NaN"}])",
       "f");
   const auto number = [&](size_t i) { return json.as_array()[i].as_double(); };
   EXPECT_EQ(number(0), INFINITY);

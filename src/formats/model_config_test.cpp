@@ -90,8 +90,9 @@ TEST(ModelConfig, ReadsInfiniteLimitsInBothSpellings) {
 }
 
 TEST(ModelConfig, TokenIdsMayBeListsOrNull) {
-  const ModelConfig config = parse(
-      R"({"model_type": "mamba", "eos_token_id": [3, 5], "bos_token_id": null, "pad_token_id": 7})");
+  const ModelConfig config =
+      parse(R"({"model_type": "mamba", "eos_token_id": [3, 5], "bos_token_id": null,)"
+            R"( "pad_token_id": 7})");
   EXPECT_EQ(config.eos_token_ids, (std::vector<int64_t>{3, 5}));
   EXPECT_FALSE(config.bos_token_id.has_value());
   EXPECT_EQ(config.pad_token_id, std::optional<int64_t>(7));

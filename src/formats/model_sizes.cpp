@@ -1,5 +1,5 @@
-// The sizes of config.json against the shapes of the stored tensors: a disagreement is an error that
-// names both (formats.md section 1).
+// The sizes of config.json against the shapes of the stored tensors: a disagreement is an error
+// that names both (formats.md section 1).
 #include <algorithm>
 #include <charconv>
 

@@ -19,7 +19,8 @@ inline constexpr int64_t kSafetensorsHeaderLimit = 100'000'000;
 inline constexpr int64_t kSafetensorsMetadataLimit = 65'536;  // entries of __metadata__
 
 /// A safetensors file, checked whole when it is opened: header limit, JSON, UTF-8, duplicate keys,
-/// dtypes, products, offsets that tile the data. Errors name file, tensor, expected and got. Opening
+/// dtypes, products, offsets that tile the data. Errors name file, tensor, expected and got.
+/// Opening
 /// takes at most 2x the file's size + 16 MiB of heap whatever the file says. Immutable afterwards:
 /// const members may be used from several threads.
 class SafetensorsFile {
@@ -73,8 +74,8 @@ class SafetensorsFile {
 };
 
 /// Writes a safetensors file through AtomicFile: tensors by element size descending then name, the
-/// header padded with spaces to a multiple of 8. Throws Error on duplicate names and on a byte count
-/// that the shape contradicts.
+/// header padded with spaces to a multiple of 8. Throws Error on duplicate names and on a byte
+/// count that the shape contradicts.
 void write_safetensors(const std::string& path, std::vector<TensorSource> tensors,
                        const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 

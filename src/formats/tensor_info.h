@@ -51,7 +51,8 @@ std::string_view stored_dtype_name(Dtype type);
 /// product(shape) * dtype_bytes(dtype); false on overflow or a negative size.
 bool tensor_bytes(std::span<const int64_t> shape, Dtype dtype, int64_t* bytes);
 
-/// Converts `count` stored elements (any alignment) to T. Floating T takes F64 (rounded to nearest),
+/// Converts `count` stored elements (any alignment) to T. Floating T takes F64 (rounded to
+/// nearest),
 /// F32, BF16 and F16; integer T takes I64, I32, I16, I8, U8. Anything else, and an integer outside
 /// T, is an Error that begins with `where`. Instantiated for double, float, Bf16, F16, int64_t and
 /// int32_t.

@@ -93,8 +93,8 @@ void head_logits(Context& context, int64_t rows, const T* hidden, const Matrix& 
   gemm(context, shape, args);
 }
 
-#define ADDER_HEAD(T)                                                                       \
-  template void head_loss<T>(Context&, const HeadLoss<T>&);                                 \
+#define ADDER_HEAD(T)                                       \
+  template void head_loss<T>(Context&, const HeadLoss<T>&); \
   template void head_logits<T>(Context&, int64_t, const T*, const Matrix&, accumulate_t<T>*);
 ADDER_HEAD(double)
 ADDER_HEAD(float)

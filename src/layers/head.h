@@ -23,11 +23,11 @@ struct HeadLoss {
   const int32_t* targets = nullptr;  // (rows): id or kIgnoreIndex
   double label_smoothing = 0;
   double z_loss = 0;
-  double* row_loss = nullptr;        // (rows), written
+  double* row_loss = nullptr;  // (rows), written
   // For the gradient; all absent for evaluation.
   double gradient_scale = 1;
-  T* dhidden = nullptr;              // (rows, d_model), written
-  Acc* dweight = nullptr;            // (padded vocab, d_model), added to; absent: frozen
+  T* dhidden = nullptr;    // (rows, d_model), written
+  Acc* dweight = nullptr;  // (padded vocab, d_model), added to; absent: frozen
 };
 
 template <class T>

@@ -95,12 +95,12 @@ void widen_activations(Context& context, int64_t count, const T* x, accumulate_t
 template void widen_activations<Bf16>(Context&, int64_t, const Bf16*, float*);
 template void round_weights<Bf16>(Context&, int64_t, const float*, Bf16*);
 
-#define ADDER_LINEAR(T)                                                                          \
-  template void linear_forward<T>(Context&, int64_t, Rows<const T>, const Matrix&,               \
-                                  const accumulate_t<T>*, Rows<T>);                              \
-  template void linear_backward_input<T>(Context&, int64_t, Rows<const T>, const Matrix&,        \
-                                         Rows<T>, bool);                                         \
-  template void linear_backward_weight<T>(Context&, int64_t, Rows<const T>, Rows<const T>,       \
+#define ADDER_LINEAR(T)                                                                            \
+  template void linear_forward<T>(Context&, int64_t, Rows<const T>, const Matrix&,                 \
+                                  const accumulate_t<T>*, Rows<T>);                                \
+  template void linear_backward_input<T>(Context&, int64_t, Rows<const T>, const Matrix&, Rows<T>, \
+                                         bool);                                                    \
+  template void linear_backward_weight<T>(Context&, int64_t, Rows<const T>, Rows<const T>,         \
                                           const Matrix&, accumulate_t<T>*, accumulate_t<T>*);
 ADDER_LINEAR(double)
 ADDER_LINEAR(float)

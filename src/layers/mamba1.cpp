@@ -9,7 +9,8 @@ namespace adder {
 namespace {
 
 void require_positive(int64_t value, const char* field) {
-  if (value < 1) throw Error({"out of range", std::string("mamba1: ") + field, ">= 1", std::to_string(value)});
+  if (value < 1)
+    throw Error({"out of range", std::string("mamba1: ") + field, ">= 1", std::to_string(value)});
 }
 
 ParamInfo matrix_info(const std::string& name, int64_t rows, int64_t cols, double bound) {
@@ -59,11 +60,13 @@ void Mamba1Mixer<T>::visit(const std::string& prefix, ParamVisitor<Acc>& v) {
   auto& g = grads_;
   const double conv_bound = fan_in_bound(c.conv_width);
   const double dt_bound = c.dt_scale / std::sqrt(static_cast<double>(c.dt_rank));
-  v.vector(w.A_log, g.A_log,
-           vector_info(prefix + "A_log", {c.d_inner, c.state}, {Kind::a_log_range}, ParamKind::decay));
+  v.vector(
+      w.A_log, g.A_log,
+      vector_info(prefix + "A_log", {c.d_inner, c.state}, {Kind::a_log_range}, ParamKind::decay));
   v.vector(w.D, g.D, vector_info(prefix + "D", {c.d_inner}, {Kind::ones}));
-  v.matrix(w.in_proj, g.in_proj,
-           matrix_info(prefix + "in_proj.weight", 2 * c.d_inner, c.d_model, fan_in_bound(c.d_model)));
+  v.matrix(
+      w.in_proj, g.in_proj,
+      matrix_info(prefix + "in_proj.weight", 2 * c.d_inner, c.d_model, fan_in_bound(c.d_model)));
   if (c.bias) {
     v.vector(w.in_proj_bias, g.in_proj_bias,
              vector_info(prefix + "in_proj.bias", {2 * c.d_inner}, {Kind::zeros}));
@@ -162,7 +165,8 @@ template <class T>
 S6Inputs<T> Mamba1Mixer<T>::scan_inputs(const TokenLayout& layout,
                                         const Mamba1Saved<T>& saved) const {
   const int64_t di = config_.d_inner;
-  const auto x_dbl = dense_view<const T>(saved.x_dbl, layout.len, config_.dt_rank + 2 * config_.state);
+  const auto x_dbl =
+      dense_view<const T>(saved.x_dbl, layout.len, config_.dt_rank + 2 * config_.state);
   S6Inputs<T> in;
   in.u = dense_view<const T>(saved.conv, layout.len, di);
   in.dt = dense_view<const T>(saved.dt, layout.len, di);

@@ -15,7 +15,7 @@ struct Mamba1Config {
   int64_t state = 16;
   int64_t conv_width = 4;
   int64_t dt_rank = 0;
-  bool bias = false;      // of in_proj and out_proj
+  bool bias = false;  // of in_proj and out_proj
   bool conv_bias = true;
   double dt_limit_low = 0;  // limits of delta; 0 and infinity: none
   double dt_limit_high = std::numeric_limits<double>::infinity();
@@ -53,13 +53,13 @@ using Mamba1Grads = Mamba1Fields<Acc*, Acc*>;
 template <class T>
 struct Mamba1Saved : MixerSaved {
   using Acc = accumulate_t<T>;
-  T* xz = nullptr;         // (rows, 2 d_inner)
-  T* conv = nullptr;       // (rows, d_inner): u of the scan
-  T* x_dbl = nullptr;      // (rows, dt_rank + 2 state)
-  T* dt = nullptr;         // (rows, d_inner), raw
-  T* y = nullptr;          // (rows, d_inner): input of out_proj
-  Acc* A = nullptr;        // (d_inner, state)
-  Acc* states = nullptr;   // chunk-boundary states of the scan
+  T* xz = nullptr;        // (rows, 2 d_inner)
+  T* conv = nullptr;      // (rows, d_inner): u of the scan
+  T* x_dbl = nullptr;     // (rows, dt_rank + 2 state)
+  T* dt = nullptr;        // (rows, d_inner), raw
+  T* y = nullptr;         // (rows, d_inner): input of out_proj
+  Acc* A = nullptr;       // (d_inner, state)
+  Acc* states = nullptr;  // chunk-boundary states of the scan
 };
 
 template <class T>

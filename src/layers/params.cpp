@@ -32,8 +32,8 @@ double start_value(const InitSpec& init, uint64_t seed, uint64_t stream, int64_t
     case InitSpec::Kind::dt_bias: {
       const double low = std::log(init.a);
       const double high = std::log(init.b);
-      const double dt = std::max(std::exp(low + (high - low) * uniform01(seed, stream, i)),
-                                 init.floor);
+      const double dt =
+          std::max(std::exp(low + (high - low) * uniform01(seed, stream, i)), init.floor);
       return dt + std::log(-std::expm1(-dt));
     }
   }

@@ -16,12 +16,12 @@ struct InitSpec {
   enum class Kind : uint8_t {
     zeros,
     ones,
-    constant,      // a
-    normal,        // N(0, a^2)
-    uniform,       // U(-a, a)
-    a_log_range,   // log(column + 1): S4D-Real
-    a_log_uniform, // log U(a, b): Mamba-2
-    dt_bias,       // inverse softplus of max(exp(U(log a, log b)), floor)
+    constant,       // a
+    normal,         // N(0, a^2)
+    uniform,        // U(-a, a)
+    a_log_range,    // log(column + 1): S4D-Real
+    a_log_uniform,  // log U(a, b): Mamba-2
+    dt_bias,        // inverse softplus of max(exp(U(log a, log b)), floor)
   };
   Kind kind = Kind::zeros;
   double a = 0;
@@ -34,13 +34,13 @@ struct ParamInfo {
   std::vector<int64_t> shape;  // as in the file
   ParamKind kind = ParamKind::vector;
   InitSpec init;
-  bool decay = false;        // weight decay applies
+  bool decay = false;  // weight decay applies
   bool trainable = true;
-  bool keep_fp32 = true;     // never stored narrower than fp32 while training
+  bool keep_fp32 = true;  // never stored narrower than fp32 while training
   bool quantizable = false;
-  int split_axis = -1;       // tensor parallelism: axis to cut, -1 none
-  int64_t split_unit = 1;    // ... in multiples of this
-  std::string alias_of;      // shares the storage of that parameter (tied head)
+  int split_axis = -1;     // tensor parallelism: axis to cut, -1 none
+  int64_t split_unit = 1;  // ... in multiples of this
+  std::string alias_of;    // shares the storage of that parameter (tied head)
 
   int64_t count() const {
     int64_t product = 1;

@@ -83,12 +83,11 @@ template class ResidualNorm<double>;
 template class ResidualNorm<float>;
 template class ResidualNorm<Bf16>;
 
-#define ADDER_RESIDUAL_NORM(T, R)                                                              \
-  template ResidualNormSaved<T, R> ResidualNorm<T>::carve_saved<R>(Context&, int64_t) const;   \
-  template void ResidualNorm<T>::forward<R>(Context&, int64_t, const T*, const R*,             \
-                                            const ResidualNormSaved<T, R>&) const;             \
-  template void ResidualNorm<T>::backward<R>(Context&, int64_t,                                \
-                                             const ResidualNormSaved<T, R>&,                   \
+#define ADDER_RESIDUAL_NORM(T, R)                                                               \
+  template ResidualNormSaved<T, R> ResidualNorm<T>::carve_saved<R>(Context&, int64_t) const;    \
+  template void ResidualNorm<T>::forward<R>(Context&, int64_t, const T*, const R*,              \
+                                            const ResidualNormSaved<T, R>&) const;              \
+  template void ResidualNorm<T>::backward<R>(Context&, int64_t, const ResidualNormSaved<T, R>&, \
                                              const ResidualNormGradient<T, R>&) const;
 ADDER_RESIDUAL_NORM(double, double)
 ADDER_RESIDUAL_NORM(float, float)

@@ -1,5 +1,6 @@
 // The loops behind ceilings.h: each keeps one resource of one core busy and nothing else. Single
-// threaded; every function returns a value that depends on all of its work, so that none is dropped.
+// threaded; every function returns a value that depends on all of its work, so that none is
+// dropped.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +17,8 @@ void copy_stream(const std::byte* from, std::byte* to, int64_t bytes);
 /// floating-point operations done (two a lane) and stores a value into *sink.
 double multiply_adds_f32(int64_t rounds, double* sink);
 double multiply_adds_f64(int64_t rounds, double* sink);
-/// 2^x of core/simd-inl.h over an array in the first-level cache. Returns the number of exponentials.
+/// 2^x of core/simd-inl.h over an array in the first-level cache. Returns the number of
+/// exponentials.
 double exponentials_f32(int64_t rounds, double* sink);
 double exponentials_f64(int64_t rounds, double* sink);
 

@@ -1,4 +1,5 @@
-// Highway 1.0.3 has no bf16 dot product: intrinsics, compiled for AVX-512 BF16 in this file only and
+// Highway 1.0.3 has no bf16 dot product: intrinsics, compiled for AVX-512 BF16 in this file only
+// and
 // called behind CPUID.
 #include "measure/ceiling_loops.h"
 

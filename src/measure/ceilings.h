@@ -39,7 +39,8 @@ struct Floor {
   double us = 0;
   const char* bound = "";  // "bytes", "flops" or "exps"
 };
-/// The shortest time that the machine allows for `cost`. `arithmetic`: the type whose operations count (f32 for a bf16 kernel that computes in f32).
+/// The shortest time that the machine allows for `cost`. `arithmetic`: the type whose operations
+/// count (f32 for a bf16 kernel that computes in f32).
 Floor floor_of(const Cost& cost, Dtype arithmetic, int threads);
 
 /// One line a figure, for people.

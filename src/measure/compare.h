@@ -1,7 +1,7 @@
 // The tolerance rule of design.md section 6, element by element:
 //   |got - expected| <= max(2 E, 8 u S)
-// expected: the double-precision reference; E: |reference evaluated in the dtype - expected|; S: the
-// reference on absolute values; u: unit roundoff of the output type. Results below the smallest
+// expected: the double-precision reference; E: |reference evaluated in the dtype - expected|; S:
+// the reference on absolute values; u: unit roundoff of the output type. Results below the smallest
 // normal number of the output type are allowed to flush to zero.
 #pragma once
 
@@ -26,9 +26,9 @@ struct OutputCheck {
 
 /// The worst element over all outputs of one check. Passes when worst <= 1.
 struct Comparison {
-  double worst = 0;       // max of error / limit; infinity where got is not finite and should be
-  std::string worst_at;   // "du[17]: got 1.5, expected 1.25, limit 1e-7"
-  int64_t elements = 0;   // compared
+  double worst = 0;      // max of error / limit; infinity where got is not finite and should be
+  std::string worst_at;  // "du[17]: got 1.5, expected 1.25, limit 1e-7"
+  int64_t elements = 0;  // compared
   std::vector<std::string> faults;  // canary overwritten, output not written, input changed, ...
 
   bool passed() const { return worst <= 1.0 && faults.empty() && elements > 0; }

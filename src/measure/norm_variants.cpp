@@ -15,7 +15,8 @@ std::string numbered(const char* name, double value) {
   return std::string(" ") + name + " " + std::to_string(value);
 }
 
-// ---- RMSNorm and LayerNorm with the residual add -------------------------------------------------
+// ---- RMSNorm and LayerNorm with the residual add
+// -------------------------------------------------
 
 struct NormCase {
   NormShape shape;
@@ -235,7 +236,8 @@ Comparison check(const NormCase& given, const std::string& line, Direction direc
   return result;
 }
 
-// ---- gated RMSNorm -------------------------------------------------------------------------------
+// ---- gated RMSNorm
+// -------------------------------------------------------------------------------
 
 struct GatedCase {
   GatedNormShape shape;
@@ -371,7 +373,8 @@ Comparison check(const GatedCase& given, const std::string& line, Direction dire
   return result;
 }
 
-// ---- the lists -----------------------------------------------------------------------------------
+// ---- the lists
+// -----------------------------------------------------------------------------------
 
 // Both directions of one table line on one case.
 template <class Problem, class AnyLine, class AnyCase, class Check>

@@ -38,12 +38,10 @@ struct Problem {
     other.gout = gout.template converted<U>();
     return other;
   }
-  GateForward<T> forward() {
-    return {y.data(), stride, gate.data(), stride, out.data(), stride};
-  }
+  GateForward<T> forward() { return {y.data(), stride, gate.data(), stride, out.data(), stride}; }
   GateBackward<T> backward() {
-    return {y.data(),  stride,    gate.data(), stride,       gout.data(),
-            stride,    dy.data(), stride,      dgate.data(), stride};
+    return {y.data(), stride,    gate.data(), stride,       gout.data(),
+            stride,   dy.data(), stride,      dgate.data(), stride};
   }
   Case given;
   int64_t stride;
@@ -99,8 +97,7 @@ Comparison check(const Case& c, Direction direction, const char* line, const Run
     compare_output(comparison, "out", got.out, expected.out, evaluated.out, absolute.out);
   } else {
     compare_output(comparison, "dy", got.dy, expected.dy, evaluated.dy, absolute.dy);
-    compare_output(comparison, "dgate", got.dgate, expected.dgate, evaluated.dgate,
-                   absolute.dgate);
+    compare_output(comparison, "dgate", got.dgate, expected.dgate, evaluated.dgate, absolute.dgate);
   }
   watch.check(comparison);
   if (c.shape.rows == 0) comparison.elements = 1;

@@ -1,4 +1,5 @@
-// The bench driver: every accepted variant is checked, timed and set against its floor. A line whose
+// The bench driver: every accepted variant is checked, timed and set against its floor. A line
+// whose
 // check fails is refused: its row says why and carries no time.
 #pragma once
 
@@ -45,7 +46,8 @@ struct BenchRow {
 };
 
 struct BenchOptions {
-  /// Every entry must occur in "family line direction dtype shape". A family's own name is an entry.
+  /// Every entry must occur in "family line direction dtype shape". A family's own name is an
+  /// entry.
   std::vector<std::string> filters;
   std::string family;        // exactly this family (empty: all)
   std::vector<int> threads;  // each row is measured for each; empty: all cores

@@ -84,7 +84,8 @@ template <class T>
 void fill_uniform(Guarded<T>& array, uint64_t seed, const char* name, double low, double high) {
   const uint64_t stream = stream_of(name);
   for (int64_t i = 0; i < array.count(); ++i) {
-    array[i] = from_double<T>(low + (high - low) * uniform01(seed, stream, static_cast<uint64_t>(i)));
+    array[i] =
+        from_double<T>(low + (high - low) * uniform01(seed, stream, static_cast<uint64_t>(i)));
   }
 }
 

@@ -93,9 +93,8 @@ template <class Acc>
 double mean_loss(const LanguageModel<Acc>& model, const Tokens& t, const LossOptions& options,
                  double scale) {
   std::vector<double> row_loss(t.ids.size());
-  run_planned([&](Context& context) {
-    model.evaluate(context, t.batch, options, row_loss.data());
-  });
+  run_planned(
+      [&](Context& context) { model.evaluate(context, t.batch, options, row_loss.data()); });
   double sum = 0;
   for (const double loss : row_loss) sum += loss;
   return scale * sum;
@@ -124,7 +123,8 @@ TEST_P(ModelGradient, MatchesCentralDifferencesInDouble) {
     if (!info.alias_of.empty()) continue;
     double largest = 1e-12, worst = 0;
     const int64_t stride = std::max<int64_t>(1, info.count() / 12);
-    for (int64_t i = 0; i < info.count(); ++i) largest = std::max(largest, std::abs(model->grad(p)[i]));
+    for (int64_t i = 0; i < info.count(); ++i)
+      largest = std::max(largest, std::abs(model->grad(p)[i]));
     for (int64_t i = 0; i < info.count(); i += stride) {
       double& value = model->value(p)[i];
       const double kept = value, h = 1e-5;
@@ -152,9 +152,8 @@ TEST(Model, PackedEqualsSeparateInForwardAndGradients) {
   whole->enable_training();
   parts->enable_training();
   std::vector<double> loss_whole(t.ids.size()), loss_parts(t.ids.size());
-  run_planned([&](Context& context) {
-    whole->train_batch(context, t.batch, {}, 1.0, loss_whole.data());
-  });
+  run_planned(
+      [&](Context& context) { whole->train_batch(context, t.batch, {}, 1.0, loss_whole.data()); });
   for (size_t q = 0; q + 1 < packed.cu_seqlens.size(); ++q) {
     const int64_t begin = packed.cu_seqlens[q], end = packed.cu_seqlens[q + 1];
     if (begin == end) continue;
@@ -224,9 +223,7 @@ TEST(Model, TheSameBitsForAnyThreadCount) {
     model->enable_training();
     std::vector<double> row_loss(t.ids.size());
     run_planned(
-        [&](Context& context) {
-          model->train_batch(context, t.batch, {}, 0.01, row_loss.data());
-        },
+        [&](Context& context) { model->train_batch(context, t.batch, {}, 0.01, row_loss.data()); },
         threads);
     grads.emplace_back(model->grads(), model->grads() + model->params().total());
   }
@@ -249,9 +246,8 @@ TEST(Model, Bf16TracksFloat) {
     exact->enable_training();
     rounded->enable_training();
     std::vector<double> a(t.ids.size()), b(t.ids.size());
-    run_planned([&](Context& context) {
-      exact->train_batch(context, t.batch, {}, 0.0125, a.data());
-    });
+    run_planned(
+        [&](Context& context) { exact->train_batch(context, t.batch, {}, 0.0125, a.data()); });
     run_planned([&](Context& context) {
       rounded->refresh_weights(context);
       rounded->train_batch(context, t.batch, {}, 0.0125, b.data());
@@ -276,12 +272,12 @@ TEST(Model, FrozenParametersGetNoGradient) {
   const Case c = cases()[0];
   const Tokens t = make_tokens(c);
   std::vector<double> row_loss(t.ids.size());
-  run_planned([&](Context& context) {
-    model->train_batch(context, t.batch, {}, 1.0, row_loss.data());
-  });
+  run_planned(
+      [&](Context& context) { model->train_batch(context, t.batch, {}, 1.0, row_loss.data()); });
   for (int64_t p = 0; p < model->params().size(); ++p) {
     double norm = 0;
-    for (int64_t i = 0; i < model->params().info(p).count(); ++i) norm += std::abs(model->grad(p)[i]);
+    for (int64_t i = 0; i < model->params().info(p).count(); ++i)
+      norm += std::abs(model->grad(p)[i]);
     EXPECT_EQ(norm > 0, model->params().info(p).trainable) << model->params().info(p).name;
   }
 }

@@ -147,9 +147,8 @@ HeadLoss<T> Stack<T, R>::head_of(const TokenBatch& batch, const LossOptions& opt
 }
 
 template <class T, class R>
-void Stack<T, R>::train_batch(Context& context, const TokenBatch& batch,
-                              const LossOptions& options, double gradient_scale,
-                              double* row_loss) {
+void Stack<T, R>::train_batch(Context& context, const TokenBatch& batch, const LossOptions& options,
+                              double gradient_scale, double* row_loss) {
   Arena::Scope scope(*context.arena);
   const TokenLayout& layout = batch.layout;
   const int64_t rows = layout.rows();
@@ -260,7 +259,8 @@ template class Stack<Bf16, Bf16>;
 template <>
 std::unique_ptr<LanguageModel<double>> make_model<double>(const ModelConfig& config,
                                                           Dtype compute) {
-  if (compute != Dtype::f64) throw Error({"no such compute type", "model", "f64", std::string(dtype_name(compute))});
+  if (compute != Dtype::f64)
+    throw Error({"no such compute type", "model", "f64", std::string(dtype_name(compute))});
   ModelConfig resolved = config;
   resolve(resolved, "model config");
   return std::make_unique<Stack<double, double>>(resolved);

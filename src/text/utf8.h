@@ -1,4 +1,5 @@
-// Turns a stream of bytes into a stream of valid UTF-8: a character split between two pieces is held
+// Turns a stream of bytes into a stream of valid UTF-8: a character split between two pieces is
+// held
 // back until it is whole, and only bytes that can be part of no character become U+FFFD, one for
 // each maximal invalid prefix (Unicode 15, section 3.9, "U+FFFD substitution of maximal subparts").
 #pragma once

@@ -1,5 +1,5 @@
-// Any bytes as a safetensors file. Length prefix and data are made to fit half of the inputs, so that
-// mutations reach the tensor table; a reader of the input's own prefix sees the others.
+// Any bytes as a safetensors file. Length prefix and data are made to fit half of the inputs, so
+// that mutations reach the tensor table; a reader of the input's own prefix sees the others.
 #include <cstring>
 
 #include "formats/safetensors.h"

@@ -40,7 +40,8 @@ HWY_INLINE void store_channels(V<D> value, D d, T* to, int64_t stride, size_t n)
   }
 }
 
-// Channels [first, first + channels) as columns of one vector, each of its own stretch of every array.
+// Channels [first, first + channels) as columns of one vector, each of its own stretch of every
+// array.
 template <class C>
 struct Panel {
   int64_t first, channels, lanes;

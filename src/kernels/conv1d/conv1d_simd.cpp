@@ -1,5 +1,5 @@
-// Both lines of the conv1d table (math.md section 2). An item walks panels of channels and pieces of
-// tokens: inputs are gathered into the panel's columns (which also settles states, sequence
+// Both lines of the conv1d table (math.md section 2). An item walks panels of channels and pieces
+// of tokens: inputs are gathered into the panel's columns (which also settles states, sequence
 // boundaries, token order, strides and bf16) and the filter runs over each column. Sums over
 // tokens: per item, then over items in index order.
 #include <algorithm>

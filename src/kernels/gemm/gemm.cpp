@@ -58,8 +58,8 @@ double flops_of(const GemmShape& shape) {
 
 // Predictions are for one core whatever the number of threads, which must not change the choice of
 // a line and so the bits. Rates (units per microsecond) were measured on an AVX-512 and AMX machine
-// (Granite Rapids class, 2 cores, 27 GB/s); narrower words scale those of arithmetic down. They rank
-// lines, nothing else.
+// (Granite Rapids class, 2 cores, 27 GB/s); narrower words scale those of arithmetic down. They
+// rank lines, nothing else.
 template <class Acc>
 double word_rate(const Caps& caps, double rate) {
   return rate * caps.vector_bytes / 64.0 * 4.0 / sizeof(Acc);

@@ -30,7 +30,8 @@ class OneThread {
   int before_;
 };
 
-// Measured on an AVX-512 machine: tiles of 128-256 rows and 512 columns reach what the whole product
+// Measured on an AVX-512 machine: tiles of 128-256 rows and 512 columns reach what the whole
+// product
 // reaches. Columns are cut by n alone, since the order of summation inside a tile may depend on its
 // width; only the weight gradient (A transposed, k = tokens), which has few rows and columns, looks
 // at both to get at least four tiles.

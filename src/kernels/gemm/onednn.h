@@ -1,6 +1,7 @@
 // oneDNN's products, cut into tiles by shape; each tile runs on one thread. Only onednn.cpp sees
 // the library. In fp32, A not transposed, the bits of a row of C do not depend on the number of
-// rows for m >= kOnednnRows; in bf16 they may (its matmul has another order of summation for the smallest tiles).
+// rows for m >= kOnednnRows; in bf16 they may (its matmul has another order of summation for the
+// smallest tiles).
 #pragma once
 
 #include "kernels/gemm/gemm.h"

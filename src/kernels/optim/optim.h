@@ -54,7 +54,8 @@ template <class Acc>
 void adamw_step(Context& context, const OptimShape& shape, const AdamWArgs<Acc>& args,
                 const Choice& choice = {});
 
-/// Sum of squares in double, in an order fixed by the count. Non-finite input gives a non-finite sum.
+/// Sum of squares in double, in an order fixed by the count. Non-finite input gives a non-finite
+/// sum.
 template <class Acc>
 double sum_of_squares(Context& context, int64_t count, const Acc* g);
 

@@ -56,8 +56,8 @@ void gate_backward(const PointwiseShape& shape, const GateBackward<T>& a, bool a
   }
 }
 
-#define ADDER_REF_POINTWISE(T)                                                          \
-  template void gate_forward<T>(const PointwiseShape&, const GateForward<T>&, bool);    \
+#define ADDER_REF_POINTWISE(T)                                                       \
+  template void gate_forward<T>(const PointwiseShape&, const GateForward<T>&, bool); \
   template void gate_backward<T>(const PointwiseShape&, const GateBackward<T>&, bool);
 ADDER_REF_POINTWISE(double)
 ADDER_REF_POINTWISE(float)

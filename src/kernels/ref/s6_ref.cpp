@@ -108,9 +108,9 @@ class States {
         const Bounded<Acc> a = channel.decay(delta, n);
         const Bounded<Acc>& h = at(t, n);
         const Acc B = channel.B(t, n);
-        at(t + 1, n) = {a.value * h.value + delta.value * u * B,
-                        a.bound * std::abs(h.value) + a.value * h.bound +
-                            delta.bound * std::abs(u * B)};
+        at(t + 1, n) = {
+            a.value * h.value + delta.value * u * B,
+            a.bound * std::abs(h.value) + a.value * h.bound + delta.bound * std::abs(u * B)};
       }
     }
   }
@@ -200,15 +200,14 @@ void backward_token(const Channel<T>& channel, const S6Backward<T>& args, int64_
     Bounded<Acc>& m = mu[static_cast<size_t>(n)];
     const Bounded<Acc> lam{m.value + C * gy.value, m.bound + std::abs(C) * gy.bound};
     sums.dC[at] += absolute ? gy.bound * h.bound : gy.value * h.value;
-    sums.dB[at] += absolute ? (lam.bound * delta.value + std::abs(lam.value) * delta.bound) *
-                                  std::abs(u)
-                            : lam.value * (delta.value * u);
+    sums.dB[at] += absolute
+                       ? (lam.bound * delta.value + std::abs(lam.value) * delta.bound) * std::abs(u)
+                       : lam.value * (delta.value * u);
     s1.value += lam.value * B;
     s1.bound += lam.bound * std::abs(B);
     m = {a.value * lam.value, a.value * lam.bound + a.bound * std::abs(lam.value)};
-    const Bounded<Acc> through{
-        m.value * entering.value,
-        m.bound * std::abs(entering.value) + std::abs(m.value) * entering.bound};
+    const Bounded<Acc> through{m.value * entering.value, m.bound * std::abs(entering.value) +
+                                                             std::abs(m.value) * entering.bound};
     ddelta.value += channel.A(n) * through.value;
     ddelta.bound += std::abs(channel.A(n)) * through.bound;
     sums.dA[static_cast<size_t>(channel.d * state + n)] +=
@@ -298,8 +297,8 @@ void s6_backward(const S6Shape& shape, const S6Backward<T>& args, bool absolute)
   write_sums(shape, args, sums);
 }
 
-#define ADDER_S6_REF(T)                                                       \
-  template void s6_forward<T>(const S6Shape&, const S6Forward<T>&, bool);     \
+#define ADDER_S6_REF(T)                                                   \
+  template void s6_forward<T>(const S6Shape&, const S6Forward<T>&, bool); \
   template void s6_backward<T>(const S6Shape&, const S6Backward<T>&, bool);
 ADDER_S6_REF(double)
 ADDER_S6_REF(float)

@@ -2,7 +2,8 @@
 //
 //   delta = clamp(softplus(dt + dt_bias), dt_min, dt_max)          (each part optional)
 //   h_t   = exp(delta_t A) h_{t-1} + delta_t u_t B_t               (dim x state)
-//   y_t   = <C_t, h_t> + D u_t, times silu(z_t) where z is given;  channel d uses group d / (dim/groups)
+//   y_t   = <C_t, h_t> + D u_t, times silu(z_t) where z is given;  channel d uses group d /
+// (dim/groups)
 //
 // Storage type T (double, float, Bf16); accumulate_t<T> for states, A, D, dt_bias and every sum.
 // All functions are thread-safe: they touch only what the arguments name.
@@ -35,7 +36,9 @@ struct S6Shape {
   /// Rows of h0 and hT: one a sequence.
   int64_t state_rows() const { return packed() ? sequences : batch; }
   /// Chunk-boundary states that forward saves: an upper bound that serves packed rows too.
-  int64_t saved_chunks() const { return (len + kS6Chunk - 1) / kS6Chunk + (packed() ? sequences : 0); }
+  int64_t saved_chunks() const {
+    return (len + kS6Chunk - 1) / kS6Chunk + (packed() ? sequences : 0);
+  }
   int64_t saved_elements() const { return batch * saved_chunks() * dim * state; }
 
   /// Throws Error naming the field that is out of range.
@@ -48,18 +51,18 @@ struct S6Shape {
 template <class T>
 struct S6Inputs {
   using Acc = accumulate_t<T>;
-  TokenView<const T> u;         // (batch, len, dim)
-  TokenView<const T> dt;        // (batch, len, dim), before bias and softplus
-  TokenView<const T> B;         // (batch, len, groups * state), channel stride 1
-  TokenView<const T> C;         // (batch, len, groups * state), channel stride 1
-  TokenView<const T> z;         // (batch, len, dim) or absent: no gate
-  const Acc* A = nullptr;       // (dim, state), entries <= 0
-  const Acc* D = nullptr;       // (dim) or absent: 0
-  const Acc* dt_bias = nullptr; // (dim) or absent: 0
+  TokenView<const T> u;          // (batch, len, dim)
+  TokenView<const T> dt;         // (batch, len, dim), before bias and softplus
+  TokenView<const T> B;          // (batch, len, groups * state), channel stride 1
+  TokenView<const T> C;          // (batch, len, groups * state), channel stride 1
+  TokenView<const T> z;          // (batch, len, dim) or absent: no gate
+  const Acc* A = nullptr;        // (dim, state), entries <= 0
+  const Acc* D = nullptr;        // (dim) or absent: 0
+  const Acc* dt_bias = nullptr;  // (dim) or absent: 0
   // Limits of delta, after softplus (or on dt + dt_bias as it is); the default is no limit.
   Acc dt_min = -std::numeric_limits<Acc>::infinity();
   Acc dt_max = std::numeric_limits<Acc>::infinity();
-  const Acc* h0 = nullptr;      // (state_rows, dim, state) or absent: 0
+  const Acc* h0 = nullptr;               // (state_rows, dim, state) or absent: 0
   const int32_t* cu_seqlens = nullptr;   // (sequences + 1), packed only
   const int32_t* state_index = nullptr;  // (state_rows): slot of h0 and hT; absent: row r is slot r
   const int32_t* order = nullptr;        // (len): token visited at step t; absent: t
@@ -69,28 +72,28 @@ template <class T>
 struct S6Forward {
   using Acc = accumulate_t<T>;
   S6Inputs<T> in;
-  TokenView<T> y;         // (batch, len, dim)
-  Acc* hT = nullptr;      // (slots, dim, state) or absent; may be the same memory as h0
-  Acc* saved = nullptr;   // (batch, saved_chunks, dim, state): entering states; absent: inference
+  TokenView<T> y;        // (batch, len, dim)
+  Acc* hT = nullptr;     // (slots, dim, state) or absent; may be the same memory as h0
+  Acc* saved = nullptr;  // (batch, saved_chunks, dim, state): entering states; absent: inference
 };
 
 template <class T>
 struct S6Backward {
   using Acc = accumulate_t<T>;
   S6Inputs<T> in;
-  const Acc* saved = nullptr;    // as forward wrote it
-  TokenView<const T> gy;         // (batch, len, dim)
-  const Acc* ghT = nullptr;      // (state_rows, dim, state) or absent: 0; not indexed by slot
+  const Acc* saved = nullptr;  // as forward wrote it
+  TokenView<const T> gy;       // (batch, len, dim)
+  const Acc* ghT = nullptr;    // (state_rows, dim, state) or absent: 0; not indexed by slot
   // Written (not added to); each may be absent.
-  TokenView<T> du;               // (batch, len, dim)
-  TokenView<T> ddt;              // (batch, len, dim), of the raw dt
-  TokenView<T> dB;               // (batch, len, groups * state)
-  TokenView<T> dC;               // (batch, len, groups * state)
-  TokenView<T> dz;               // (batch, len, dim)
-  Acc* dA = nullptr;             // (dim, state)
-  Acc* dD = nullptr;             // (dim)
-  Acc* ddt_bias = nullptr;       // (dim)
-  Acc* dh0 = nullptr;            // (state_rows, dim, state)
+  TokenView<T> du;          // (batch, len, dim)
+  TokenView<T> ddt;         // (batch, len, dim), of the raw dt
+  TokenView<T> dB;          // (batch, len, groups * state)
+  TokenView<T> dC;          // (batch, len, groups * state)
+  TokenView<T> dz;          // (batch, len, dim)
+  Acc* dA = nullptr;        // (dim, state)
+  Acc* dD = nullptr;        // (dim)
+  Acc* ddt_bias = nullptr;  // (dim)
+  Acc* dh0 = nullptr;       // (state_rows, dim, state)
 };
 
 template <class T>
@@ -115,7 +118,6 @@ void s6_backward(Context& context, const S6Shape& shape, const S6Backward<T>& ar
                  const Choice& choice = {});
 /// One token for each batch row: forward with len = 1 and h0 = hT = `state`, the same bits.
 template <class T>
-void s6_step(Context& context, const S6Shape& shape, S6Forward<T> args,
-             const Choice& choice = {});
+void s6_step(Context& context, const S6Shape& shape, S6Forward<T> args, const Choice& choice = {});
 
 }  // namespace adder

@@ -1,4 +1,5 @@
-// Backward of the lines "sequential" and "chunked": every sequence from its last chunk to its first.
+// Backward of the lines "sequential" and "chunked": every sequence from its last chunk to its
+// first.
 #include "kernels/s6/s6_lines.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -15,8 +16,7 @@ template <class T>
 void backward_whole_sequences(const S6Shape& shape, const S6Backward<T>& args, Exec exec) {
   using C = accumulate_t<T>;
   auto* segments = exec.carve<s6::Segment>(s6::max_segments(shape, s6::kWholeSequence));
-  const int64_t count =
-      s6::list_segments(shape, args.in.cu_seqlens, s6::kWholeSequence, segments);
+  const int64_t count = s6::list_segments(shape, args.in.cu_seqlens, s6::kWholeSequence, segments);
   const int64_t bundles = HWY_MIN(count, s6::kMaxBundles);
   const int64_t channels = s6::padded_channels<C>(shape);
   PartialSums<C> sums;

@@ -13,133 +13,13 @@
 #define ADDER_KERNELS_S6_FORWARD_INL_H_
 #endif
 
-#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
-#include "core/threads.h"
-#include "kernels/s6/s6_plan.h"
+#include "kernels/s6/s6_rows-inl.h"
 #include "kernels/s6/s6_subnormals.h"
-#include "kernels/s6/s6_words-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE {
-
-/// States whose B and C rows are gathered at a time.
-inline constexpr int64_t kSlab = 16;
-
-/// Consecutive steps of one batch row, at most a chunk.
-struct Run {
-  int64_t batch;
-  int64_t begin;
-  int64_t count;
-};
-
-/// The channels of one word.
-struct Lane {
-  int64_t channel;  // first
-  int64_t count;    // <= kLanes
-};
-
-template <class T>
-inline Lane lane_of(const s6::Tile& tile, int64_t word) {
-  const int64_t first = word * kLanes<accumulate_t<T>>;
-  return {tile.channel + first, HWY_MIN(kLanes<accumulate_t<T>>, tile.channels - first)};
-}
-
-template <class T>
-inline int64_t token_at(const S6Inputs<T>& in, int64_t step) {
-  return in.order == nullptr ? step : in.order[step];
-}
-
-template <class T>
-inline int64_t slot_of(const S6Inputs<T>& in, int64_t row) {
-  return in.state_index == nullptr ? row : in.state_index[row];
-}
-
-/// The row of A, h0, hT, ... that belongs to (slot, channel), or nullptr.
-template <class P>
-inline P* state_row(P* base, const S6Shape& shape, int64_t slot, int64_t channel) {
-  return base == nullptr ? nullptr : base + (slot * shape.dim + channel) * shape.state;
-}
-
-/// Values per channel such as D: zeros when absent.
-template <class D, class C>
-HWY_INLINE V<D> load_channel_values(D d, const C* values, const Lane& lane) {
-  if (values == nullptr) return hn::Zero(d);
-  return load_n(d, values + lane.channel, static_cast<size_t>(lane.count));
-}
-
-/// kWidth states of B or C from `offset` on, for each token of the run, as rows of compute numbers;
-/// zeros past `count` states.
-template <int64_t kWidth, class T, class C>
-inline void gather_states(const S6Inputs<T>& in, const TokenView<const T>& view, const Run& run,
-                          int64_t offset, int64_t count, C* to) {
-  for (int64_t t = 0; t < run.count; ++t) {
-    const T* from = view.row(run.batch, token_at(in, run.begin + t)) + offset;
-    C* row = to + t * kWidth;
-    constexpr int64_t kStep = HWY_MIN(kLanes<C>, kWidth);
-    const hn::CappedTag<C, kStep> d;
-    for (int64_t n = 0; n < kWidth; n += kStep) {
-      const int64_t left = HWY_MAX(int64_t{0}, HWY_MIN(kStep, count - n));
-      hn::Store(load_n(d, from + (left > 0 ? n : 0), static_cast<size_t>(left)), d, row + n);
-    }
-  }
-}
-
-/// One word of channels of a run's tokens. kPlain: tokens in order, a whole word, channel stride 1.
-template <bool kPlain, class T>
-class Rows {
- public:
-  Rows(const TokenView<T>& view, const int32_t* order, const Run& run, const Lane& lane)
-      : token_stride_(view.token_stride),
-        channel_stride_(view.channel_stride),
-        lanes_(lane.count),
-        order_(order == nullptr ? nullptr : order + run.begin),
-        base_(view ? &view.at(run.batch, order == nullptr ? run.begin : 0, lane.channel)
-                   : nullptr) {}
-  explicit operator bool() const { return base_ != nullptr; }
-
-  template <class D>
-  HWY_INLINE V<D> get(D d, int64_t t) const {
-    if constexpr (kPlain) return load(d, row(t));
-    return load_channels(d, row(t), channel_stride_, lanes_);
-  }
-  template <class D>
-  HWY_INLINE void put(V<D> value, D d, int64_t t) const {
-    if constexpr (kPlain) return store(value, d, row(t));
-    store_channels(value, d, row(t), channel_stride_, lanes_);
-  }
-
- private:
-  HWY_INLINE T* row(int64_t t) const {
-    return base_ + (kPlain || order_ == nullptr ? t : order_[t]) * token_stride_;
-  }
-
-  int64_t token_stride_;
-  int64_t channel_stride_;
-  int64_t lanes_;
-  const int32_t* order_;
-  T* base_;
-};
-
-/// May the views be read as plain rows (absent views may)?
-template <class T, class... Views>
-bool plain_rows(const S6Inputs<T>& in, const Lane& lane, const Views&... views) {
-  return in.order == nullptr && lane.count == kLanes<accumulate_t<T>> &&
-         ((!views || views.channel_stride == 1) && ...);
-}
-
-/// Limits of delta (math.md 0.4).
-template <class C>
-struct Limits {
-  C low;
-  C high;
-  template <class D>
-  HWY_INLINE V<D> clamp(D d, V<D> sp) const {
-    // The value comes second: x86 returns the second operand when one is NaN.
-    return hn::Min(hn::Set(d, high), hn::Max(hn::Set(d, low), sp));
-  }
-};
 
 /// What one word of channels carries for one token, side by side: buffers a multiple of 4096 bytes
 /// apart would make loads wait for unrelated stores (the addresses alias).
@@ -202,40 +82,24 @@ HWY_NOINLINE void finish_forward(const S6Forward<T>& args, const Run& run, const
   }
 }
 
-/// Rows that the next word or run will read, fetched while this one computes: the scan of a token
-/// takes about as long as a cache line takes to arrive.
-template <int kViews>
-struct Ahead {
-  const char* row[kViews];
-  int64_t stride[kViews];  // bytes from token to token
-
-  HWY_INLINE void fetch(int64_t t) const {
-    for (int i = 0; i < kViews; ++i) hwy::Prefetch(row[i] + t * stride[i]);
-  }
-  template <class T>
-  void aim(int i, const TokenView<T>& view, const Run& run, int64_t channel, const void* nothing) {
-    const bool useful = view && run.count > 0;
-    row[i] = static_cast<const char*>(
-        useful ? static_cast<const void*>(&view.at(run.batch, run.begin, channel)) : nothing);
-    stride[i] = useful ? view.token_stride * static_cast<int64_t>(sizeof(T)) : 0;
-  }
-};
+/// Lines to fetch for a token of a scan.
+inline constexpr int kScanViews = 4;
 
 /// What one word needs to scan a run.
 template <class C>
 struct ScanWord {
-  const C* a2;        // (states, kLanes)
-  C* h;               // (states, kLanes)
+  const C* a2;  // (states, kLanes)
+  C* h;         // (states, kLanes)
   ScanRow<C>* tokens;
   const C* B_rows;  // (count, kSlab), first state of the block at [0]
   const C* C_rows;  // (count, kSlab)
   int64_t count;
-  const Ahead<4>* ahead;  // nullptr: nothing to fetch
+  const Ahead* ahead;  // those still to be fetched
 };
 
-/// kStates states over all tokens of the run, token by token, the states in registers.
-/// kOutputs off: the state only (first pass of the parallel line).
-template <int kStates, bool kOutputs, bool kAhead, class C>
+/// kStates states over all tokens of the run, token by token, the states in registers; fetches
+/// kViews views ahead. kOutputs off: the state only (first pass of the parallel line).
+template <int kStates, int kViews, bool kOutputs, class C>
 HWY_NOINLINE void scan_block(const ScanWord<C>& word) {
   const Words<C> d;
   V<Words<C>> h[kStates];
@@ -245,7 +109,7 @@ HWY_NOINLINE void scan_block(const ScanWord<C>& word) {
     ScanRow<C>& token = word.tokens[t];
     const auto delta = hn::Load(d, token.delta);
     const auto du = hn::Load(d, token.du);
-    if constexpr (kAhead) word.ahead->fetch(t);
+    for (int i = 0; i < kViews; ++i) word.ahead[i].fetch(t);
     const C* B = word.B_rows + t * kSlab;
     const C* weights = word.C_rows + t * kSlab;
     auto y = kOutputs ? hn::Load(d, token.y) : hn::Zero(d);
@@ -267,23 +131,29 @@ inline ScanWord<C> advance(ScanWord<C> word, int64_t states) {
   word.h += states * kLanes<C>;
   word.B_rows += states;
   word.C_rows += states;
-  word.ahead = nullptr;
   return word;
 }
 
-/// Scans `states` (a multiple of kBlock, or of 4) in blocks; the first block fetches ahead.
+/// Scans `states` (a multiple of 4) in blocks of kBlock, the rest in blocks of four. A block of a
+/// slab fetches all views ahead, a block of four one of them.
 template <int kBlock, bool kOutputs, class C>
-void scan_states(ScanWord<C> word, int64_t states) {
+void scan_states(ScanWord<C> word, int64_t states, int views) {
   while (states > 0) {
-    const int64_t block = states >= kBlock ? kBlock : s6::kStateBlock;
-    const bool fetch = word.ahead != nullptr;
-    if (block == kBlock) {
-      fetch ? scan_block<kBlock, kOutputs, true>(word) : scan_block<kBlock, kOutputs, false>(word);
+    const bool fetch = views > 0;
+    if (kBlock != s6::kStateBlock && states >= kBlock) {
+      fetch ? scan_block<kBlock, kScanViews, kOutputs>(word)
+            : scan_block<kBlock, 0, kOutputs>(word);
+      word = advance(word, kBlock);
+      states -= kBlock;
+      views = 0;
     } else {
-      scan_block<s6::kStateBlock, kOutputs, false>(word);
+      fetch ? scan_block<s6::kStateBlock, 1, kOutputs>(word)
+            : scan_block<s6::kStateBlock, 0, kOutputs>(word);
+      word = advance(word, s6::kStateBlock);
+      states -= s6::kStateBlock;
+      ++word.ahead;
+      --views;
     }
-    word = advance(word, block);
-    states -= block;
   }
 }
 
@@ -308,26 +178,6 @@ struct ForwardJob {
   int64_t word_size() const { return states * kLanes<C>; }
 };
 
-/// A log2(e) as words, zeros in the padding; the scale is applied once (math.md 0.5).
-template <class C>
-void scale_decay_rates(const S6Shape& shape, const s6::Cut& cut, const C* A, int threads, C* a2) {
-  const Words<C> d;
-  const int64_t states = s6::padded_states(shape.state);
-  parallel_for(threads, cut.tiles(), [&](int64_t index) {
-    const s6::Tile tile = cut.tile(index);
-    for (int64_t w = 0; w < tile.words; ++w) {
-      C* to = a2 + (tile.word + w) * states * kLanes<C>;
-      const int64_t first = w * kLanes<C>;
-      words_from_rows(state_row(A, shape, 0, tile.channel + first),
-                      shape.state, HWY_MIN(kLanes<C>, tile.channels - first), shape.state, states,
-                      to);
-      for (int64_t i = 0; i < states * kLanes<C>; i += kLanes<C>) {
-        hn::Store(hn::Mul(hn::Load(d, to + i), hn::Set(d, static_cast<C>(kLog2E))), d, to + i);
-      }
-    }
-  });
-}
-
 /// Buffers of one work item, on its stack: they stay in the cache from item to item.
 template <class C>
 struct ForwardBuffers {
@@ -349,7 +199,7 @@ void save_state(const ForwardJob<T>& job, const s6::Segment& segment, int64_t st
 /// The rows of the word after `word` in this run, or of the first word in the next run.
 template <class T>
 void aim_ahead(const S6Forward<T>& args, const s6::Segment& segment, const s6::Tile& tile,
-               const Run& run, int64_t word, const void* nothing, Ahead<4>* ahead) {
+               const Run& run, int64_t word, const void* nothing, Ahead* ahead) {
   const bool next_run = word + 1 == tile.words;
   Run next = run;
   if (next_run) {
@@ -357,10 +207,10 @@ void aim_ahead(const S6Forward<T>& args, const s6::Segment& segment, const s6::T
     next.count = HWY_MIN(kS6Chunk, segment.end - next.begin);
   }
   const int64_t channel = lane_of<T>(tile, next_run ? 0 : word + 1).channel;
-  ahead->aim(0, args.in.u, next, channel, nothing);
-  ahead->aim(1, args.in.dt, next, channel, nothing);
-  ahead->aim(2, args.in.z, next, channel, nothing);
-  ahead->aim(3, args.y, next, channel, nothing);
+  ahead[0] = Ahead::of(args.in.u, next, channel, nothing);
+  ahead[1] = Ahead::of(args.in.dt, next, channel, nothing);
+  ahead[2] = Ahead::of(args.in.z, next, channel, nothing);
+  ahead[3] = Ahead::of(args.y, next, channel, nothing);
 }
 
 /// Adds the run's deltas to their sum.
@@ -381,7 +231,7 @@ void scan_segment(const ForwardJob<T>& job, const s6::Segment& segment, const s6
   using C = accumulate_t<T>;
   const S6Inputs<T>& in = job.args->in;
   ForwardBuffers<C> buffers;
-  Ahead<4> ahead;
+  Ahead ahead[kScanViews];
   const bool one_slab = job.states <= kSlab;
   for (int64_t step = segment.begin; step < segment.end; step += kS6Chunk) {
     const Run run{segment.batch, step, HWY_MIN(kS6Chunk, segment.end - step)};
@@ -389,7 +239,8 @@ void scan_segment(const ForwardJob<T>& job, const s6::Segment& segment, const s6
       const int64_t states = HWY_MIN(kSlab, job.states - n);
       const int64_t offset = tile.group * job.shape->state + n;
       gather_states<kSlab>(in, in.B, run, offset, job.shape->state - n, buffers.B_rows);
-      if (kOutputs) gather_states<kSlab>(in, in.C, run, offset, job.shape->state - n, buffers.C_rows);
+      if (kOutputs)
+        gather_states<kSlab>(in, in.C, run, offset, job.shape->state - n, buffers.C_rows);
       for (int64_t w = 0; w < tile.words; ++w) {
         const Lane lane = lane_of<T>(tile, w);
         ScanRow<C>* tokens = buffers.tokens + (one_slab ? 0 : w * kS6Chunk);
@@ -401,11 +252,11 @@ void scan_segment(const ForwardJob<T>& job, const s6::Segment& segment, const s6
           if (kOutputs && job.args->saved != nullptr) save_state(job, segment, step, lane, h);
         }
         const C* a2 = job.a2 + (tile.word + w) * job.word_size() + n * kLanes<C>;
-        if (n == 0) aim_ahead(*job.args, segment, tile, run, w, a2, &ahead);
+        if (n == 0) aim_ahead(*job.args, segment, tile, run, w, a2, ahead);
         scan_states<Order::kBlock, kOutputs>(
             ScanWord<C>{a2, h + n * kLanes<C>, tokens, buffers.B_rows, buffers.C_rows, run.count,
-                        n == 0 && in.order == nullptr ? &ahead : nullptr},
-            states);
+                        ahead},
+            states, n == 0 && in.order == nullptr ? kScanViews : 0);
         if (n + kSlab < job.states) continue;
         if constexpr (kOutputs) {
           plain_rows(in, lane, in.u, in.z, job.args->y)
@@ -437,9 +288,8 @@ void store_final_state(const ForwardJob<T>& job, int64_t row, const s6::Tile& ti
   if (job.args->hT == nullptr) return;
   for (int64_t w = 0; w < tile.words; ++w) {
     const Lane lane = lane_of<T>(tile, w);
-    rows_from_words(
-        state + w * job.word_size(), job.shape->state, lane.count, job.shape->state,
-        state_row(job.args->hT, *job.shape, slot_of(job.args->in, row), lane.channel));
+    rows_from_words(state + w * job.word_size(), job.shape->state, lane.count, job.shape->state,
+                    state_row(job.args->hT, *job.shape, slot_of(job.args->in, row), lane.channel));
   }
 }
 
@@ -448,8 +298,7 @@ template <class Order, class T>
 void forward_whole_sequences(const S6Shape& shape, const S6Forward<T>& args, Exec exec) {
   using C = accumulate_t<T>;
   auto* segments = exec.carve<s6::Segment>(s6::max_segments(shape, s6::kWholeSequence));
-  const int64_t count =
-      s6::list_segments(shape, args.in.cu_seqlens, s6::kWholeSequence, segments);
+  const int64_t count = s6::list_segments(shape, args.in.cu_seqlens, s6::kWholeSequence, segments);
   const int64_t bundles = HWY_MIN(count, s6::kMaxBundles);
   const int64_t plane = s6::padded_channels<C>(shape) * s6::padded_states(shape.state);
   const s6::Cut cut(shape, kLanes<C>);

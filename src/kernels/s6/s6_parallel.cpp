@@ -12,6 +12,7 @@
 #include <hwy/highway.h>
 
 #include "kernels/s6/s6_backward-inl.h"
+#include "kernels/s6/s6_forward-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE {
@@ -19,13 +20,13 @@ namespace adder::HWY_NAMESPACE {
 /// The state and the sum of delta of every segment.
 template <class C>
 struct SegmentEnds {
-  C* state;      // (segments, words, states, kLanes)
-  C* delta_sum;  // (segments, words, kLanes)
+  C* state;          // (segments, words, states, kLanes)
+  C* delta_sum;      // (segments, words, kLanes)
   int64_t channels;  // padded
   int64_t states;    // padded
 
   C* state_of(int64_t segment, const s6::Tile& tile) const {
-    return state + (segment * channels + tile.word * kLanes<C>) * states;
+    return state + (segment * channels + tile.word * kLanes<C>)*states;
   }
   C* delta_of(int64_t segment, const s6::Tile& tile) const {
     return delta_sum + segment * channels + tile.word * kLanes<C>;
@@ -138,7 +139,7 @@ void adjoint_segment(const BackwardJob<T>& job, const s6::Segment& segment, cons
     const int64_t begin = segment.begin + chunk * kS6Chunk;
     const Run run{segment.batch, begin, HWY_MIN(kS6Chunk, segment.end - begin)};
     for (int64_t w = 0; w < tile.words; ++w) {
-      prepare_rows(job, run, lane_of<T>(tile, w), tokens);
+      prepare_rows(job.shape->softplus, *job.args, run, lane_of<T>(tile, w), tokens);
       auto sum = hn::Load(d, delta_sum + w * kLanes<C>);
       for (int64_t t = 0; t < run.count; ++t) sum = hn::Add(sum, hn::Load(d, tokens[t].delta));
       hn::Store(sum, d, delta_sum + w * kLanes<C>);

@@ -27,7 +27,9 @@ inline constexpr int64_t kMaxSegments = 64;
 inline constexpr int64_t kStateBlock = 4;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t padded_states(int64_t state) { return ceil_div(state, kStateBlock) * kStateBlock; }
+constexpr int64_t padded_states(int64_t state) {
+  return ceil_div(state, kStateBlock) * kStateBlock;
+}
 
 struct Segment {
   int64_t row;    // of h0 and hT
@@ -116,8 +118,9 @@ inline int64_t list_segments(const S6Shape& shape, const int32_t* cu_seqlens,
     int64_t at = begin;
     do {
       const int64_t stop = segment_tokens < end - at ? at + segment_tokens : end;
-      out[count++] = {row,  shape.packed() ? 0 : row, at, stop, saved + (at - begin) / kS6Chunk,
-                      at == begin, stop == end};
+      out[count++] = {row,        shape.packed() ? 0 : row,        at,
+                      stop,       saved + (at - begin) / kS6Chunk, at == begin,
+                      stop == end};
       at = stop;
     } while (at < end);
     saved += ceil_div(end - begin, kS6Chunk);

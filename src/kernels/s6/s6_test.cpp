@@ -225,7 +225,8 @@ void forward_equals_steps(const char* line, int64_t state) {
     args.in.h0 = args.hT = step.hT.data();
     S6Shape shape = step.shape;
     shape.len = 1;
-    if (context.arena->measuring()) return s6_step(context, shape, args, {.name = {}, .exact_class = 1});
+    if (context.arena->measuring())
+      return s6_step(context, shape, args, {.name = {}, .exact_class = 1});
     for (int64_t t = 0; t < len; ++t) {
       auto now = args;
       for (auto* view : {&now.in.u, &now.in.dt, &now.in.z}) view->data += t * dim;
@@ -468,10 +469,10 @@ void check_call(Call<double> call, const Choice& choice) {
   };
   call.run(1, choice);
   const std::vector<measure::GradInput> inputs = {
-      {"u", span(call.u), span(call.du)},      {"dt", span(call.dt), span(call.ddt)},
-      {"z", span(call.z), span(call.dz)},      {"B", span(call.B), span(call.dB)},
-      {"C", span(call.C), span(call.dC)},      {"A", span(call.A), span(call.dA)},
-      {"D", span(call.D), span(call.dD)},      {"dt_bias", span(call.bias), span(call.dbias)},
+      {"u", span(call.u), span(call.du)},   {"dt", span(call.dt), span(call.ddt)},
+      {"z", span(call.z), span(call.dz)},   {"B", span(call.B), span(call.dB)},
+      {"C", span(call.C), span(call.dC)},   {"A", span(call.A), span(call.dA)},
+      {"D", span(call.D), span(call.dD)},   {"dt_bias", span(call.bias), span(call.dbias)},
       {"h0", span(call.h0), span(call.dh0)}};
   const auto report = measure::check_gradients([&] { return loss_of(call, choice); }, inputs);
   EXPECT_TRUE(report.passed()) << choice.name << " " << call.shape.describe() << ": "
@@ -483,9 +484,9 @@ TEST(S6, GradientsMatchCentralDifferences) {
     const Choice choice{.name = line};
     check_call(Call<double>({.batch = 2, .len = 35, .dim = 4, .state = 3, .groups = 2}), choice);
     check_call(Call<double>({.batch = 1, .len = 3, .dim = 19, .state = 16}), choice);
-    check_call(Call<double>({.len = 70, .dim = 3, .state = 2, .sequences = 5},
-                            {0, 1, 1, 34, 66, 70}),
-               choice);
+    check_call(
+        Call<double>({.len = 70, .dim = 3, .state = 2, .sequences = 5}, {0, 1, 1, 34, 66, 70}),
+        choice);
     Call<double> limited({.batch = 1, .len = 20, .dim = 5, .state = 4});
     limited.dt_min = 0.1;
     limited.dt_max = 1;

@@ -255,8 +255,8 @@ inline void sum_lanes(const C* words, C* sums) {
 template <class C>
 inline constexpr bool kTransposes = HWY_TARGET != HWY_SCALAR && sizeof(C) == 4;
 
-/// States [0, states) of `channels` rows at `from`, `stride` apart, -> words (padded, kLanes) at `to`;
-/// missing channels and states become 0. `from` == nullptr stands for zeros.
+/// States [0, states) of `channels` rows at `from`, `stride` apart, -> words (padded, kLanes) at
+/// `to`; missing channels and states become 0. `from` == nullptr stands for zeros.
 template <class C>
 inline void words_from_rows(const C* from, int64_t stride, int64_t channels, int64_t states,
                             int64_t padded, C* to) {
