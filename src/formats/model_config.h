@@ -61,7 +61,9 @@ struct ModelConfig {
   bool residual_in_fp32 = true;
   bool tie_embeddings = true;
   double initializer_range = 0.02;
-  bool rescale_out_proj = true;  // initial out_proj.weight / sqrt(n_layer) (math.md 7.7)
+  // Initial out_proj.weight / sqrt(n_layer) (math.md 7.7). Not kept by the hf layout, which is for
+  // trained weights.
+  bool rescale_out_proj = true;
 
   std::vector<int64_t> attn_layer_idx;
   JsonValue attn_cfg = JsonValue::object();  // as stored

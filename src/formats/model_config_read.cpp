@@ -117,7 +117,6 @@ ModelConfig read_hf(const JsonValue& json, const std::string& where) {
   config.norm_eps = fields.get_double("layer_norm_epsilon", 1e-5);
   config.residual_in_fp32 = fields.get_bool("residual_in_fp32", true);
   config.initializer_range = fields.get_double("initializer_range", 0.1);
-  config.rescale_out_proj = fields.get_bool("rescale_prenorm_residual", false);
   config.bos_token_id = get_token(fields, json, "bos_token_id", 0);
   config.eos_token_ids = get_tokens(fields, json, "eos_token_id", {second ? 2 : 0});
   config.pad_token_id = get_token(fields, json, "pad_token_id", second ? 1 : 0);

@@ -246,12 +246,9 @@ void compare_forward(Comparison& comparison, const Problem<T>& got, const Proble
     compare_output(comparison, name, member(got), member(expected), member(evaluated),
                    member(absolute));
   };
-  compare(
-      "y", [](const auto& p) -> const auto& { return p.y; });
-  compare(
-      "hT", [](const auto& p) -> const auto& { return p.hT; });
-  compare(
-      "saved", [](const auto& p) -> const auto& { return p.saved; });
+  compare("y", [](const auto& p) -> const auto& { return p.y; });
+  compare("hT", [](const auto& p) -> const auto& { return p.hT; });
+  compare("saved", [](const auto& p) -> const auto& { return p.saved; });
 }
 
 template <class T>
@@ -262,24 +259,15 @@ void compare_backward(Comparison& comparison, const Problem<T>& got,
     compare_output(comparison, name, member(got), member(expected), member(evaluated),
                    member(absolute));
   };
-  compare(
-      "du", [](const auto& p) -> const auto& { return p.du; });
-  compare(
-      "ddt", [](const auto& p) -> const auto& { return p.ddt; });
-  compare(
-      "dz", [](const auto& p) -> const auto& { return p.dz; });
-  compare(
-      "dB", [](const auto& p) -> const auto& { return p.dB; });
-  compare(
-      "dC", [](const auto& p) -> const auto& { return p.dC; });
-  compare(
-      "dA", [](const auto& p) -> const auto& { return p.dA; });
-  compare(
-      "dD", [](const auto& p) -> const auto& { return p.dD; });
-  compare(
-      "ddt_bias", [](const auto& p) -> const auto& { return p.ddt_bias; });
-  compare(
-      "dh0", [](const auto& p) -> const auto& { return p.dh0; });
+  compare("du", [](const auto& p) -> const auto& { return p.du; });
+  compare("ddt", [](const auto& p) -> const auto& { return p.ddt; });
+  compare("dz", [](const auto& p) -> const auto& { return p.dz; });
+  compare("dB", [](const auto& p) -> const auto& { return p.dB; });
+  compare("dC", [](const auto& p) -> const auto& { return p.dC; });
+  compare("dA", [](const auto& p) -> const auto& { return p.dA; });
+  compare("dD", [](const auto& p) -> const auto& { return p.dD; });
+  compare("ddt_bias", [](const auto& p) -> const auto& { return p.ddt_bias; });
+  compare("dh0", [](const auto& p) -> const auto& { return p.dh0; });
 }
 
 template <class T>

@@ -37,7 +37,7 @@ struct TokenRow {
 };
 /// Of a chunk and a tile: kS6Chunk rows for each word.
 template <class C>
-inline constexpr int64_t kTokenRows = kS6Chunk* s6::kTileChannels / kLanes<C>;
+inline constexpr int64_t kTokenRows = kS6Chunk * s6::kTileChannels / kLanes<C>;
 
 /// What one block of states carries for one token.
 template <class C>
