@@ -54,6 +54,7 @@ class Arena {
     const int64_t begin = used_;
     used_ += align_up(count * static_cast<int64_t>(sizeof(T)));
     if (used_ > peak_) peak_ = used_;
+    // Never dereferenced. NOLINTNEXTLINE(performance-no-int-to-ptr)
     if (measuring_) return reinterpret_cast<T*>(kMeasuringBase + begin);
     ADDER_CHECK(used_ <= buffer_.bytes());
     return reinterpret_cast<T*>(buffer_.data() + begin);
