@@ -32,6 +32,8 @@ endfunction()
 
 # The tests that the thread sanitizer runs: those with the label `threads`.
 add_custom_target(threads_tests)
+# Those that CI runs under the address sanitizer: label `memory` (what reads untrusted bytes).
+add_custom_target(memory_tests)
 
 # adder_test(NAME x_test SOURCES x_test.cpp... [ROOMS ...] [LIBS ...] [LABELS ...] [TIMEOUT s])
 function(adder_test)
@@ -55,6 +57,8 @@ function(adder_test)
   endif()
   if("threads" IN_LIST R_LABELS)
     add_dependencies(threads_tests ${R_NAME})
+  elseif("memory" IN_LIST R_LABELS)
+    add_dependencies(memory_tests ${R_NAME})
   endif()
   gtest_discover_tests(${R_NAME} DISCOVERY_MODE PRE_TEST PROPERTIES ${_properties})
 endfunction()
