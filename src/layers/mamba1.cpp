@@ -13,30 +13,6 @@ void require_positive(int64_t value, const char* field) {
     throw Error({"out of range", std::string("mamba1: ") + field, ">= 1", std::to_string(value)});
 }
 
-ParamInfo matrix_info(const std::string& name, int64_t rows, int64_t cols, double bound) {
-  ParamInfo info;
-  info.name = name;
-  info.shape = {rows, cols};
-  info.kind = ParamKind::matrix;
-  info.init = {InitSpec::Kind::uniform, bound};
-  info.decay = true;
-  info.keep_fp32 = false;
-  info.quantizable = true;
-  return info;
-}
-
-ParamInfo vector_info(const std::string& name, std::vector<int64_t> shape, InitSpec init,
-                      ParamKind kind = ParamKind::vector) {
-  ParamInfo info;
-  info.name = name;
-  info.shape = std::move(shape);
-  info.kind = kind;
-  info.init = init;
-  return info;
-}
-
-double fan_in_bound(int64_t fan_in) { return 1.0 / std::sqrt(static_cast<double>(fan_in)); }
-
 }  // namespace
 
 void Mamba1Config::check() const {
@@ -62,37 +38,37 @@ void Mamba1Mixer<T>::visit(const std::string& prefix, ParamVisitor<Acc>& v) {
   const double dt_bound = c.dt_scale / std::sqrt(static_cast<double>(c.dt_rank));
   v.vector(
       w.A_log, g.A_log,
-      vector_info(prefix + "A_log", {c.d_inner, c.state}, {Kind::a_log_range}, ParamKind::decay));
-  v.vector(w.D, g.D, vector_info(prefix + "D", {c.d_inner}, {Kind::ones}));
+      vector_param(prefix + "A_log", {c.d_inner, c.state}, {Kind::a_log_range}, ParamKind::decay));
+  v.vector(w.D, g.D, vector_param(prefix + "D", {c.d_inner}, {Kind::ones}));
   v.matrix(
       w.in_proj, g.in_proj,
-      matrix_info(prefix + "in_proj.weight", 2 * c.d_inner, c.d_model, fan_in_bound(c.d_model)));
+      matrix_param(prefix + "in_proj.weight", 2 * c.d_inner, c.d_model, fan_in_bound(c.d_model)));
   if (c.bias) {
     v.vector(w.in_proj_bias, g.in_proj_bias,
-             vector_info(prefix + "in_proj.bias", {2 * c.d_inner}, {Kind::zeros}));
+             vector_param(prefix + "in_proj.bias", {2 * c.d_inner}, {Kind::zeros}));
   }
   v.vector(w.conv_w, g.conv_w,
-           vector_info(prefix + "conv1d.weight", {c.d_inner, 1, c.conv_width},
-                       {Kind::uniform, conv_bound}, ParamKind::conv));
+           vector_param(prefix + "conv1d.weight", {c.d_inner, 1, c.conv_width},
+                        {Kind::uniform, conv_bound}, ParamKind::conv));
   if (c.conv_bias) {
     v.vector(w.conv_bias, g.conv_bias,
-             vector_info(prefix + "conv1d.bias", {c.d_inner}, {Kind::uniform, conv_bound}));
+             vector_param(prefix + "conv1d.bias", {c.d_inner}, {Kind::uniform, conv_bound}));
   }
   v.matrix(w.x_proj, g.x_proj,
-           matrix_info(prefix + "x_proj.weight", c.dt_rank + 2 * c.state, c.d_inner,
-                       fan_in_bound(c.d_inner)));
-  ParamInfo dt_info = matrix_info(prefix + "dt_proj.weight", c.d_inner, c.dt_rank, dt_bound);
+           matrix_param(prefix + "x_proj.weight", c.dt_rank + 2 * c.state, c.d_inner,
+                        fan_in_bound(c.d_inner)));
+  ParamInfo dt_info = matrix_param(prefix + "dt_proj.weight", c.d_inner, c.dt_rank, dt_bound);
   if (c.dt_init_constant) dt_info.init = {Kind::constant, dt_bound};
   v.matrix(w.dt_proj, g.dt_proj, dt_info);
   v.vector(w.dt_bias, g.dt_bias,
-           vector_info(prefix + "dt_proj.bias", {c.d_inner},
-                       {Kind::dt_bias, c.dt_min, c.dt_max, c.dt_init_floor}));
+           vector_param(prefix + "dt_proj.bias", {c.d_inner},
+                        {Kind::dt_bias, c.dt_min, c.dt_max, c.dt_init_floor}));
   v.matrix(w.out_proj, g.out_proj,
-           matrix_info(prefix + "out_proj.weight", c.d_model, c.d_inner,
-                       fan_in_bound(c.d_inner) * c.out_proj_scale));
+           matrix_param(prefix + "out_proj.weight", c.d_model, c.d_inner,
+                        fan_in_bound(c.d_inner) * c.out_proj_scale));
   if (c.bias) {
     v.vector(w.out_proj_bias, g.out_proj_bias,
-             vector_info(prefix + "out_proj.bias", {c.d_model}, {Kind::zeros}));
+             vector_param(prefix + "out_proj.bias", {c.d_model}, {Kind::zeros}));
   }
 }
 

@@ -42,6 +42,30 @@ double start_value(const InitSpec& init, uint64_t seed, uint64_t stream, int64_t
 
 }  // namespace
 
+double fan_in_bound(int64_t fan_in) { return 1.0 / std::sqrt(static_cast<double>(fan_in)); }
+
+ParamInfo matrix_param(std::string name, int64_t rows, int64_t cols, double bound) {
+  ParamInfo info;
+  info.name = std::move(name);
+  info.shape = {rows, cols};
+  info.kind = ParamKind::matrix;
+  info.init = {InitSpec::Kind::uniform, bound};
+  info.decay = true;
+  info.keep_fp32 = false;
+  info.quantizable = true;
+  return info;
+}
+
+ParamInfo vector_param(std::string name, std::vector<int64_t> shape, InitSpec init,
+                       ParamKind kind) {
+  ParamInfo info;
+  info.name = std::move(name);
+  info.shape = std::move(shape);
+  info.kind = kind;
+  info.init = init;
+  return info;
+}
+
 int64_t ParamTable::add(ParamInfo info) {
   if (find(info.name) >= 0) throw Error({"parameter declared twice", info.name, "", ""});
   int64_t offset = total_;

@@ -49,6 +49,14 @@ struct ParamInfo {
   }
 };
 
+/// The bound of PyTorch's default start values of a linear layer: 1 / sqrt(fan_in).
+double fan_in_bound(int64_t fan_in);
+/// A product weight (rows, cols), uniform in [-bound, bound]: decayed, quantizable.
+ParamInfo matrix_param(std::string name, int64_t rows, int64_t cols, double bound);
+/// A parameter that stays in fp32 and is not decayed.
+ParamInfo vector_param(std::string name, std::vector<int64_t> shape, InitSpec init,
+                       ParamKind kind = ParamKind::vector);
+
 /// A product weight (rows = outputs, columns = inputs). Block types, scales and adapters come with
 /// quantization and fine-tuning; layers/linear is the only reader.
 struct Matrix {

@@ -1,12 +1,22 @@
 #include <cmath>
 
+#include "layers/gated_mlp.h"
 #include "layers/mamba1.h"
 #include "models/stack.h"
 
 namespace adder {
 namespace {
 
+// Factor on the start values of what a branch adds to the residual (math.md 7.7).
+double residual_scale(const ModelConfig& config) {
+  return config.rescale_out_proj ? 1.0 / std::sqrt(static_cast<double>(config.n_layer)) : 1.0;
+}
+
 Mamba1Config mamba1_config(const ModelConfig& config) {
+  if (config.ngroups != 1) {
+    throw Error({"Mamba-1 has one group of B and C", "model config: ngroups", "1",
+                 std::to_string(config.ngroups)});
+  }
   Mamba1Config mixer;
   mixer.d_model = config.d_model;
   mixer.d_inner = config.d_inner;
@@ -22,16 +32,19 @@ Mamba1Config mamba1_config(const ModelConfig& config) {
   mixer.dt_init_floor = config.dt_init_floor;
   mixer.dt_scale = config.dt_scale;
   mixer.dt_init_constant = config.dt_init == "constant";
-  if (config.rescale_out_proj) {
-    mixer.out_proj_scale = 1.0 / std::sqrt(static_cast<double>(config.n_layer));
-  }
+  mixer.out_proj_scale = residual_scale(config);
   return mixer;
+}
+
+GatedMlpConfig mlp_config(const ModelConfig& config) {
+  return {config.d_model, config.mlp_width(), residual_scale(config)};
 }
 
 template <class T>
 std::unique_ptr<Mixer<T>> make_mixer(const ModelConfig& config) {
   if (config.arch == "mamba1") return std::make_unique<Mamba1Mixer<T>>(mamba1_config(config));
-  throw Error({"this build has no such mixer", "model config: arch", "mamba1", config.arch});
+  throw Error(
+      {"this build has no such mixer", "model config: arch", "mamba1 or mamba2", config.arch});
 }
 
 }  // namespace
@@ -42,15 +55,18 @@ std::vector<Branch<T>> make_branches(const ModelConfig& config) {
     throw Error({"this build has no attention layers", "model config: attn_layer_idx", "[]",
                  std::to_string(config.attn_layer_idx.size()) + " layers"});
   }
-  if (config.d_intermediate > 0) {
-    throw Error({"this build has no gated MLP", "model config: d_intermediate", "0",
-                 std::to_string(config.d_intermediate)});
-  }
   std::vector<Branch<T>> branches;
+  const auto add = [&](const std::string& norm, std::string prefix,
+                       std::unique_ptr<Mixer<T>> mixer) {
+    branches.push_back({ResidualNorm<T>(norm, config.d_model, config.rms_norm, config.norm_eps),
+                        std::move(prefix), std::move(mixer)});
+  };
   for (int64_t i = 0; i < config.n_layer; ++i) {
     const std::string layer = "backbone.layers." + std::to_string(i) + ".";
-    ResidualNorm<T> norm(layer + "norm", config.d_model, config.rms_norm, config.norm_eps);
-    branches.push_back({std::move(norm), layer + "mixer.", make_mixer<T>(config)});
+    add(layer + "norm", layer + "mixer.", make_mixer<T>(config));
+    if (config.d_intermediate > 0) {
+      add(layer + "norm2", layer + "mlp.", std::make_unique<GatedMlp<T>>(mlp_config(config)));
+    }
   }
   return branches;
 }
