@@ -14,6 +14,7 @@ void append(std::vector<Variant>& all, std::vector<Variant> more) {
 std::vector<Variant> all_variants(Purpose purpose) {
   std::vector<Variant> all;
   append(all, s6_variants(purpose));
+  append(all, ssd_variants(purpose));
   append(all, conv1d_variants(purpose));
   append(all, norm_variants(purpose));
   append(all, gemm_variants(purpose));

@@ -34,8 +34,8 @@ double ratio(const OutputCheck& output, size_t i, double* limit) {
   const double got = output.got[i];
   const double e = output.evaluated.empty() ? 0.0 : std::abs(output.evaluated[i] - expected);
   const double s = output.absolute.empty() ? std::abs(expected) : output.absolute[i];
-  *limit = std::max(2.0 * (std::isfinite(e) ? e : 0.0), 8.0 * unit_roundoff(output.dtype) * s) +
-           range.smallest_normal;
+  const double u = std::max(unit_roundoff(output.dtype), unit_roundoff(output.product));
+  *limit = std::max(2.0 * (std::isfinite(e) ? e : 0.0), 8.0 * u * s) + range.smallest_normal;
   if (std::abs(expected) > range.largest || !std::isfinite(expected)) {
     // The exact result does not fit: infinity, NaN or the largest number are all honest answers.
     return 0.0;

@@ -1,7 +1,8 @@
 // The tolerance rule of design.md section 6, element by element:
 //   |got - expected| <= max(2 E, 8 u S)
 // expected: the double-precision reference; E: |reference evaluated in the dtype - expected|; S:
-// the reference on absolute values; u: unit roundoff of the output type. Results below the smallest
+// the reference on absolute values; u: unit roundoff of the output type, or of the type that
+// operands of products were rounded to where that is coarser. Results below the smallest
 // normal number of the output type are allowed to flush to zero.
 #pragma once
 
@@ -18,6 +19,7 @@ namespace adder::measure {
 struct OutputCheck {
   std::string name;
   Dtype dtype = Dtype::f32;
+  Dtype product = Dtype::f64;  // coarsest type an operand was rounded to, if coarser than dtype
   std::vector<double> got;
   std::vector<double> expected;   // reference in double
   std::vector<double> evaluated;  // reference in the dtype (may be empty: E = 0)

@@ -24,13 +24,15 @@ bool is_poison(const T& value) {
 
 /// Compares what a kernel wrote with the reference: in double, in the dtype, on absolute values.
 /// Elements that the reference left alone (the gaps of a strided slice) must be untouched.
+/// `product`: see OutputCheck.
 template <class T>
 void compare_output(Comparison& comparison, const std::string& name, const Guarded<T>& got,
                     const Guarded<double>& expected, const Guarded<T>& evaluated,
-                    const Guarded<double>& absolute) {
+                    const Guarded<double>& absolute, Dtype product = Dtype::f64) {
   OutputCheck check;
   check.name = name;
   check.dtype = dtype_of<T>;
+  check.product = product;
   for (int64_t i = 0; i < got.count(); ++i) {
     if (is_poison(expected[i])) {
       if (!is_poison(got[i])) {
