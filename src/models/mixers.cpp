@@ -1,11 +1,16 @@
+#include <algorithm>
 #include <cmath>
 
 #include "layers/gated_mlp.h"
 #include "layers/mamba1.h"
+#include "layers/mamba2.h"
 #include "models/stack.h"
 
 namespace adder {
 namespace {
+
+// The chunk is a hint of the file: blocks outside this range are slow (math.md 4.8).
+constexpr int64_t kLeastChunk = 64, kMostChunk = 256;
 
 // Factor on the start values of what a branch adds to the residual (math.md 7.7).
 double residual_scale(const ModelConfig& config) {
@@ -36,6 +41,34 @@ Mamba1Config mamba1_config(const ModelConfig& config) {
   return mixer;
 }
 
+Mamba2Config mamba2_config(const ModelConfig& config) {
+  Mamba2Config mixer;
+  mixer.d_model = config.d_model;
+  mixer.d_inner = config.d_inner;
+  mixer.d_ssm = config.d_ssm;
+  mixer.head_dim = config.headdim;
+  mixer.state = config.d_state;
+  mixer.groups = config.ngroups;
+  mixer.conv_width = config.d_conv;
+  mixer.bias = config.bias.value_or(false);
+  mixer.conv_bias = config.conv_bias;
+  mixer.d_per_channel = config.d_has_hdim;
+  mixer.norm = config.rmsnorm;
+  mixer.norm_before_gate = config.norm_before_gate;
+  mixer.norm_groups = config.norm_groups;
+  mixer.norm_eps = config.norm_eps;
+  mixer.dt_limit_low = config.dt_limit_min;
+  mixer.dt_limit_high = config.dt_limit_max;
+  mixer.chunk = std::clamp(config.chunk_size, kLeastChunk, kMostChunk);
+  mixer.a_min = config.a_init_min;
+  mixer.a_max = config.a_init_max;
+  mixer.dt_min = config.dt_min;
+  mixer.dt_max = config.dt_max;
+  mixer.dt_init_floor = config.dt_init_floor;
+  mixer.out_proj_scale = residual_scale(config);
+  return mixer;
+}
+
 GatedMlpConfig mlp_config(const ModelConfig& config) {
   return {config.d_model, config.mlp_width(), residual_scale(config)};
 }
@@ -43,6 +76,7 @@ GatedMlpConfig mlp_config(const ModelConfig& config) {
 template <class T>
 std::unique_ptr<Mixer<T>> make_mixer(const ModelConfig& config) {
   if (config.arch == "mamba1") return std::make_unique<Mamba1Mixer<T>>(mamba1_config(config));
+  if (config.arch == "mamba2") return std::make_unique<Mamba2Mixer<T>>(mamba2_config(config));
   throw Error(
       {"this build has no such mixer", "model config: arch", "mamba1 or mamba2", config.arch});
 }

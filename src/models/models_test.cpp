@@ -4,115 +4,32 @@
 
 #include <cmath>
 
-#include "core/rng.h"
-#include "layers/head.h"
-#include "models/language_model.h"
+#include "models/model_cases.h"
 
 namespace adder {
 namespace {
 
-struct Case {
-  const char* name;
-  ModelConfig config;
-  int64_t batch = 2;
-  int64_t len = 7;
-  std::vector<int32_t> cu_seqlens;  // packed when not empty
-  LossOptions loss;
-};
-
-ModelConfig small_config() {
-  ModelConfig config = default_model_config("mamba1");
-  config.vocab_size = 11;
-  config.pad_vocab_size_multiple = 1;
-  config.d_model = 6;
-  config.n_layer = 2;
-  config.d_state = 3;
-  config.initializer_range = 0.5;
-  config.bias = false;
-  return config;
-}
-
-std::vector<Case> cases() {
-  std::vector<Case> all;
-  all.push_back({"base", small_config(), 2, 7, {}, {}});
-  Case options{"biases_layer_norm_untied", small_config(), 2, 5, {}, {0.1, 1e-3}};
-  options.config.bias = true;
-  options.config.rms_norm = false;
-  options.config.tie_embeddings = false;
-  options.config.d_conv = 3;
-  options.config.pad_vocab_size_multiple = 4;
-  all.push_back(options);
-  Case plain{"no_conv_bias_rank_2_constant_dt", small_config(), 1, 9, {}, {}};
-  plain.config.conv_bias = false;
-  plain.config.dt_rank = 2;
-  plain.config.dt_init = "constant";
-  plain.config.rescale_out_proj = false;
-  plain.config.d_conv = 1;
-  all.push_back(plain);
-  all.push_back({"packed", small_config(), 1, 12, {0, 5, 5, 6, 12}, {}});
-  all.push_back({"one_token", small_config(), 3, 1, {}, {}});
-  return all;
-}
-
-struct Tokens {
-  std::vector<int32_t> ids, targets;
-  TokenBatch batch;
-};
-
-Tokens make_tokens(const Case& c) {
-  Tokens t;
-  for (int64_t i = 0; i < c.batch * c.len; ++i) {
-    const auto index = static_cast<uint64_t>(i);
-    const auto vocab = static_cast<uint64_t>(c.config.vocab_size);
-    t.ids.push_back(static_cast<int32_t>(uniform_below(5, 1, index, vocab)));
-    t.targets.push_back(i == 2 ? kIgnoreIndex
-                               : static_cast<int32_t>(uniform_below(5, 2, index, vocab)));
-  }
-  t.batch.layout.batch = c.batch;
-  t.batch.layout.len = c.len;
-  if (!c.cu_seqlens.empty()) {
-    t.batch.layout.sequences = static_cast<int64_t>(c.cu_seqlens.size()) - 1;
-    t.batch.layout.cu_seqlens = c.cu_seqlens.data();
-  }
-  t.batch.ids = t.ids.data();
-  t.batch.targets = t.targets.data();
-  return t;
-}
-
-// Runs `call` over an arena of the planned size.
-template <class Call>
-void run_planned(const Call& call, int threads = 1) {
-  Context context;
-  context.threads = threads;
-  Arena arena(plan_bytes(context, call));
-  context.arena = &arena;
-  call(context);
-}
+std::string name_of(const testing::TestParamInfo<ModelCase>& which) { return which.param.name; }
 
 template <class Acc>
-double mean_loss(const LanguageModel<Acc>& model, const Tokens& t, const LossOptions& options,
-                 double scale) {
-  std::vector<double> row_loss(t.ids.size());
-  run_planned(
-      [&](Context& context) { model.evaluate(context, t.batch, options, row_loss.data()); });
-  double sum = 0;
-  for (const double loss : row_loss) sum += loss;
-  return scale * sum;
+std::unique_ptr<LanguageModel<Acc>> trainable_model(const ModelConfig& config, Dtype compute,
+                                                    uint64_t seed) {
+  auto model = make_model<Acc>(config, compute);
+  model->initialize(seed);
+  model->enable_training();
+  return model;
 }
 
-class ModelGradient : public testing::TestWithParam<size_t> {};
+class ModelGradient : public testing::TestWithParam<ModelCase> {};
 
 TEST_P(ModelGradient, MatchesCentralDifferencesInDouble) {
-  const Case c = cases()[GetParam()];
-  SCOPED_TRACE(c.name);
+  const ModelCase& c = GetParam();
   const Tokens t = make_tokens(c);
-  auto model = make_model<double>(c.config, Dtype::f64);
-  model->initialize(3);
+  auto model = trainable_model<double>(c.config, Dtype::f64, 3);
   // Start values at 0 or 1 would hide a missing factor: move everything a little.
   for (int64_t i = 0; i < model->params().total(); ++i) {
     model->values()[i] += 0.05 * normal(9, 9, static_cast<uint64_t>(i));
   }
-  model->enable_training();
   const double scale = 1.0 / static_cast<double>(t.ids.size() - 1);
   std::vector<double> row_loss(t.ids.size());
   run_planned([&](Context& context) {
@@ -129,9 +46,9 @@ TEST_P(ModelGradient, MatchesCentralDifferencesInDouble) {
       double& value = model->value(p)[i];
       const double kept = value, h = 1e-5;
       value = kept + h;
-      const double up = mean_loss(*model, t, c.loss, scale);
+      const double up = summed_loss(*model, t, c.loss, scale);
       value = kept - h;
-      const double down = mean_loss(*model, t, c.loss, scale);
+      const double down = summed_loss(*model, t, c.loss, scale);
       value = kept;
       worst = std::max(worst, std::abs((up - down) / (2 * h) - model->grad(p)[i]));
     }
@@ -139,18 +56,23 @@ TEST_P(ModelGradient, MatchesCentralDifferencesInDouble) {
     EXPECT_LE(worst, 1e-7 * largest + 1e-15 / 1e-5 * 4) << info.name;
   }
 }
-INSTANTIATE_TEST_SUITE_P(Cases, ModelGradient, testing::Range<size_t>(0, cases().size()),
-                         [](const auto& which) { return std::string(cases()[which.param].name); });
+INSTANTIATE_TEST_SUITE_P(Cases, ModelGradient, testing::ValuesIn(all_cases()), name_of);
 
-TEST(Model, PackedEqualsSeparateInForwardAndGradients) {
-  Case packed = cases()[3];
+std::vector<ModelCase> packed_cases() {
+  std::vector<ModelCase> packed;
+  for (ModelCase& c : all_cases()) {
+    if (!c.cu_seqlens.empty()) packed.push_back(std::move(c));
+  }
+  return packed;
+}
+
+class ModelPacked : public testing::TestWithParam<ModelCase> {};
+
+TEST_P(ModelPacked, EqualsSeparateInForwardAndGradients) {
+  const ModelCase& packed = GetParam();
   const Tokens t = make_tokens(packed);
-  auto whole = make_model<double>(packed.config, Dtype::f64);
-  auto parts = make_model<double>(packed.config, Dtype::f64);
-  whole->initialize(3);
-  parts->initialize(3);
-  whole->enable_training();
-  parts->enable_training();
+  auto whole = trainable_model<double>(packed.config, Dtype::f64, 3);
+  auto parts = trainable_model<double>(packed.config, Dtype::f64, 3);
   std::vector<double> loss_whole(t.ids.size()), loss_parts(t.ids.size());
   run_planned(
       [&](Context& context) { whole->train_batch(context, t.batch, {}, 1.0, loss_whole.data()); });
@@ -170,15 +92,37 @@ TEST(Model, PackedEqualsSeparateInForwardAndGradients) {
     EXPECT_NEAR(whole->grads()[i], parts->grads()[i], 1e-11);
   }
 }
+INSTANTIATE_TEST_SUITE_P(Cases, ModelPacked, testing::ValuesIn(packed_cases()), name_of);
 
-// Forward over the whole prompt, in pieces, and token by token with mates in other slots.
-TEST(Model, PrefillInPiecesAndStepsGiveTheBitsOfForward) {
-  ModelConfig config = small_config();
-  config.d_model = 40;
-  config.d_state = 16;
-  auto model = make_model<float>(config, Dtype::f32);
+// Mixers at sizes that use whole SIMD words.
+std::vector<ModelCase> wide_cases() {
+  std::vector<ModelCase> all;
+  ModelCase first{"mamba1", small_config("mamba1"), 3, 70, {}, {}};
+  first.config.d_model = 40;
+  first.config.d_state = 16;
+  all.push_back(first);
+  ModelCase second{"mamba2", small_config("mamba2"), 3, 70, {}, {}};
+  second.config.d_model = 40;
+  second.config.d_state = 16;
+  second.config.headdim = 16;
+  all.push_back(second);
+  second.name = "mamba2_mlp_path_no_norm";
+  second.config.d_ssm = 64;
+  second.config.ngroups = 2;
+  second.config.rmsnorm = false;
+  second.config.d_has_hdim = true;
+  second.config.d_intermediate = 128;
+  all.push_back(second);
+  return all;
+}
+
+class ModelLaws : public testing::TestWithParam<ModelCase> {};
+
+// Forward over the whole prompt, in pieces, and token by token.
+TEST_P(ModelLaws, PrefillInPiecesAndStepsAreForward) {
+  auto model = make_model<float>(GetParam().config, Dtype::f32);
   model->initialize(4);
-  constexpr int64_t kLen = 23;
+  constexpr int64_t kLen = 70;
   std::vector<int32_t> ids;
   for (int64_t i = 0; i < kLen; ++i) {
     ids.push_back(static_cast<int32_t>(uniform_below(5, 3, static_cast<uint64_t>(i), 11)));
@@ -194,7 +138,7 @@ TEST(Model, PrefillInPiecesAndStepsGiveTheBitsOfForward) {
   };
   run(0, kLen, nullptr, whole.data());
   for (const std::vector<int64_t>& pieces :
-       {std::vector<int64_t>{23}, {1, 22}, {7, 9, 7}, std::vector<int64_t>(23, 1)}) {
+       {std::vector<int64_t>{70}, {1, 69}, {7, 47, 16}, std::vector<int64_t>(70, 1)}) {
     auto state = model->make_state(1);
     std::vector<float> got(whole.size());
     int64_t first = 0;
@@ -210,17 +154,44 @@ TEST(Model, PrefillInPiecesAndStepsGiveTheBitsOfForward) {
   }
 }
 
-TEST(Model, TheSameBitsForAnyThreadCount) {
-  ModelConfig config = small_config();
-  config.d_model = 64;
-  config.d_state = 16;
-  Case c{"threads", config, 3, 70, {}, {}};
+// Rows of a step whose states lie in any slots: each is what it is alone.
+TEST_P(ModelLaws, BatchMatesAndSlotsDoNotMatter) {
+  auto model = make_model<float>(GetParam().config, Dtype::f32);
+  model->initialize(4);
+  constexpr int64_t kRows = 3, kLen = 9;
+  const int32_t slots[kRows] = {4, 0, 2};
+  const int64_t vocab = model->padded_vocab();
+  auto together = model->make_state(5);
+  std::vector<std::unique_ptr<DecodeState>> alone;
+  for (int64_t r = 0; r < kRows; ++r) alone.push_back(model->make_state(1));
+  const auto step = [&](int64_t rows, const int32_t* index, const int32_t* ids, DecodeState* state,
+                        float* out) {
+    TokenLayout layout;
+    layout.batch = rows;
+    layout.len = 1;
+    layout.state_index = index;
+    run_planned([&](Context& context) { model->logits(context, layout, ids, state, false, out); });
+  };
+  for (int64_t t = 0; t < kLen; ++t) {
+    int32_t ids[kRows];
+    for (int64_t r = 0; r < kRows; ++r) {
+      ids[r] = static_cast<int32_t>(uniform_below(6, 3, static_cast<uint64_t>(t * kRows + r), 11));
+    }
+    std::vector<float> got(static_cast<size_t>(kRows * vocab)), expected(got.size());
+    step(kRows, slots, ids, together.get(), got.data());
+    for (int64_t r = 0; r < kRows; ++r) {
+      step(1, nullptr, ids + r, alone[static_cast<size_t>(r)].get(), expected.data() + r * vocab);
+    }
+    for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 2e-5) << "token " << t;
+  }
+}
+
+TEST_P(ModelLaws, TheSameBitsForAnyThreadCount) {
+  const ModelCase& c = GetParam();
   const Tokens t = make_tokens(c);
   std::vector<std::vector<float>> grads;
   for (const int threads : {1, 2, 3}) {
-    auto model = make_model<float>(config, Dtype::f32);
-    model->initialize(4);
-    model->enable_training();
+    auto model = trainable_model<float>(c.config, Dtype::f32, 4);
     std::vector<double> row_loss(t.ids.size());
     run_planned(
         [&](Context& context) { model->train_batch(context, t.batch, {}, 0.01, row_loss.data()); },
@@ -231,20 +202,15 @@ TEST(Model, TheSameBitsForAnyThreadCount) {
   EXPECT_EQ(grads[0], grads[2]);
 }
 
-TEST(Model, Bf16TracksFloat) {
-  ModelConfig config = small_config();
-  config.d_model = 32;
-  Case c{"bf16", config, 2, 40, {}, {}};
+TEST_P(ModelLaws, Bf16TracksFloat) {
+  ModelCase c = GetParam();
+  c.batch = 2;
+  c.len = 40;
   const Tokens t = make_tokens(c);
-  std::vector<double> losses;
   for (const bool residual_in_fp32 : {true, false}) {
-    config.residual_in_fp32 = residual_in_fp32;
-    auto exact = make_model<float>(config, Dtype::f32);
-    auto rounded = make_model<float>(config, Dtype::bf16);
-    exact->initialize(4);
-    rounded->initialize(4);
-    exact->enable_training();
-    rounded->enable_training();
+    c.config.residual_in_fp32 = residual_in_fp32;
+    auto exact = trainable_model<float>(c.config, Dtype::f32, 4);
+    auto rounded = trainable_model<float>(c.config, Dtype::bf16, 4);
     std::vector<double> a(t.ids.size()), b(t.ids.size());
     run_planned(
         [&](Context& context) { exact->train_batch(context, t.batch, {}, 0.0125, a.data()); });
@@ -262,14 +228,17 @@ TEST(Model, Bf16TracksFloat) {
     EXPECT_GT(dot / std::sqrt(aa * bb), 0.995);
   }
 }
+INSTANTIATE_TEST_SUITE_P(Cases, ModelLaws, testing::ValuesIn(wide_cases()), name_of);
 
-TEST(Model, FrozenParametersGetNoGradient) {
-  auto model = make_model<double>(small_config(), Dtype::f64);
+class ModelFreeze : public testing::TestWithParam<ModelCase> {};
+
+TEST_P(ModelFreeze, FrozenParametersGetNoGradient) {
+  const ModelCase& c = GetParam();
+  auto model = make_model<double>(c.config, Dtype::f64);
   model->initialize(1);
-  EXPECT_EQ(model->freeze("backbone.layers.0.*"), 10);
+  EXPECT_GE(model->freeze("backbone.layers.0.*"), 8);
   EXPECT_EQ(model->freeze("no.such.*"), 0);
   model->enable_training();
-  const Case c = cases()[0];
   const Tokens t = make_tokens(c);
   std::vector<double> row_loss(t.ids.size());
   run_planned(
@@ -281,14 +250,61 @@ TEST(Model, FrozenParametersGetNoGradient) {
     EXPECT_EQ(norm > 0, model->params().info(p).trainable) << model->params().info(p).name;
   }
 }
+INSTANTIATE_TEST_SUITE_P(Cases, ModelFreeze, testing::ValuesIn(wide_cases()), name_of);
 
-TEST(Model, ParameterCountsOfThePublishedModels) {
-  ModelConfig config = default_model_config("mamba1");
-  config.vocab_size = 50277;
-  config.pad_vocab_size_multiple = 8;
+int64_t parameters_of(ModelConfig config, int64_t vocab, int64_t multiple) {
+  config.vocab_size = vocab;
+  config.pad_vocab_size_multiple = multiple;
   config.d_model = 768;
   config.n_layer = 24;
-  EXPECT_EQ(make_model<float>(config, Dtype::f32)->params().parameter_count(), 129135360);
+  return make_model<float>(config, Dtype::f32)->params().parameter_count();
+}
+
+// formats.md 2.5.
+TEST(Model, ParameterCountsOfThePublishedModels) {
+  EXPECT_EQ(parameters_of(default_model_config("mamba1"), 50277, 8), 129135360);
+  EXPECT_EQ(parameters_of(default_model_config("mamba2"), 50277, 16), 128989632);
+}
+
+TEST(Model, TheMlpIsABranchOfItsOwn) {
+  ModelConfig config = small_config("mamba2");
+  const int64_t before = make_model<double>(config, Dtype::f64)->params().parameter_count();
+  config.d_intermediate = 130;  // rounded up to 256
+  const auto model = make_model<double>(config, Dtype::f64);
+  // math.md 7.8: 3 d F and a norm in each layer.
+  EXPECT_EQ(model->params().parameter_count() - before, 2 * (3 * 6 * 256 + 6));
+  EXPECT_GE(model->params().find("backbone.layers.1.norm2.weight"), 0);
+  const int64_t fc2 = model->params().find("backbone.layers.1.mlp.fc2.weight");
+  ASSERT_GE(fc2, 0);
+  EXPECT_EQ(model->params().info(fc2).shape, (std::vector<int64_t>{6, 256}));
+}
+
+TEST(Model, StartValuesOfMamba2AreInTheirRanges) {
+  ModelConfig config = default_model_config("mamba2");
+  config.vocab_size = 16;
+  config.d_model = 256;
+  config.n_layer = 1;
+  config.headdim = 1;
+  const auto model = make_model<double>(config, Dtype::f64);
+  model->initialize(1);
+  const auto range = [&](const char* name) {
+    const int64_t index = model->params().find(std::string("backbone.layers.0.mixer.") + name);
+    const double* first = model->value(index);
+    const auto [low, high] =
+        std::minmax_element(first, first + model->params().info(index).count());
+    return std::pair(*low, *high);
+  };
+  // 512 draws: log U(1, 16) and softplus^-1 of exp U(log 1e-3, log 1e-1) fill their ranges.
+  const auto [a_low, a_high] = range("A_log");
+  EXPECT_GE(a_low, 0);
+  EXPECT_LE(a_low, std::log(1.3));
+  EXPECT_LE(a_high, std::log(16.0));
+  EXPECT_GE(a_high, std::log(15.5));
+  const auto [dt_low, dt_high] = range("dt_bias");
+  EXPECT_NEAR(std::log1p(std::exp(dt_low)), 1e-3, 1e-4);
+  EXPECT_NEAR(std::log1p(std::exp(dt_high)), 1e-1, 1e-2);
+  EXPECT_EQ(range("D"), std::pair(1.0, 1.0));
+  EXPECT_EQ(range("norm.weight"), std::pair(1.0, 1.0));
 }
 
 TEST(Model, GlobsMatchWholeNames) {

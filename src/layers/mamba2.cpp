@@ -1,0 +1,372 @@
+#include "layers/mamba2.h"
+
+#include "kernels/pointwise/pointwise.h"
+#include "layers/linear.h"
+
+namespace adder {
+namespace {
+
+[[noreturn]] void fail(const char* field, const std::string& expected, int64_t got) {
+  throw Error({"out of range", std::string("mamba2: ") + field, expected, std::to_string(got)});
+}
+
+void require_positive(int64_t value, const char* field) {
+  if (value < 1) fail(field, ">= 1", value);
+}
+
+void require_divisor(int64_t value, const char* field, int64_t of, const char* of_what) {
+  require_positive(value, field);
+  if (of % value != 0) {
+    fail(field, "a divisor of the " + std::to_string(of) + " " + of_what, value);
+  }
+}
+
+}  // namespace
+
+void Mamba2Config::check() const {
+  require_positive(d_model, "d_model");
+  require_positive(d_inner, "d_inner");
+  if (d_ssm < 1 || d_ssm > d_inner) fail("d_ssm", "1 to d_inner " + std::to_string(d_inner), d_ssm);
+  require_divisor(head_dim, "head_dim", d_ssm, "channels of d_ssm");
+  require_divisor(groups, "groups", heads(), "heads");
+  require_divisor(norm_groups, "norm_groups", d_ssm, "channels of d_ssm");
+  require_positive(state, "state");
+  require_positive(conv_width, "conv_width");
+  require_positive(chunk, "chunk");
+}
+
+template <class T>
+Mamba2Mixer<T>::Mamba2Mixer(const Mamba2Config& config) : config_(config) {
+  config_.check();
+}
+
+template <class T>
+void Mamba2Mixer<T>::visit(const std::string& prefix, ParamVisitor<Acc>& v) {
+  using Kind = InitSpec::Kind;
+  const auto& c = config_;
+  auto& w = weights_;
+  auto& g = grads_;
+  const InitSpec conv_init = {Kind::uniform, fan_in_bound(c.conv_width)};
+  const int64_t d_count = c.d_per_channel ? c.d_ssm : c.heads();
+  v.vector(w.dt_bias, g.dt_bias,
+           vector_param(prefix + "dt_bias", {c.heads()},
+                        {Kind::dt_bias, c.dt_min, c.dt_max, c.dt_init_floor}));
+  v.vector(w.A_log, g.A_log,
+           vector_param(prefix + "A_log", {c.heads()}, {Kind::a_log_uniform, c.a_min, c.a_max},
+                        ParamKind::decay));
+  v.vector(w.D, g.D, vector_param(prefix + "D", {d_count}, {Kind::ones}));
+  v.matrix(
+      w.in_proj, g.in_proj,
+      matrix_param(prefix + "in_proj.weight", c.projected(), c.d_model, fan_in_bound(c.d_model)));
+  if (c.bias) {
+    v.vector(w.in_proj_bias, g.in_proj_bias,
+             vector_param(prefix + "in_proj.bias", {c.projected()}, {Kind::zeros}));
+  }
+  v.vector(w.conv_w, g.conv_w,
+           vector_param(prefix + "conv1d.weight", {c.conv_channels(), 1, c.conv_width}, conv_init,
+                        ParamKind::conv));
+  if (c.conv_bias) {
+    v.vector(w.conv_bias, g.conv_bias,
+             vector_param(prefix + "conv1d.bias", {c.conv_channels()}, conv_init));
+  }
+  if (c.norm) {
+    v.vector(w.norm, g.norm, vector_param(prefix + "norm.weight", {c.d_ssm}, {Kind::ones}));
+  }
+  v.matrix(w.out_proj, g.out_proj,
+           matrix_param(prefix + "out_proj.weight", c.d_model, c.d_inner,
+                        fan_in_bound(c.d_inner) * c.out_proj_scale));
+  if (c.bias) {
+    v.vector(w.out_proj_bias, g.out_proj_bias,
+             vector_param(prefix + "out_proj.bias", {c.d_model}, {Kind::zeros}));
+  }
+}
+
+template <class T>
+std::vector<StatePart> Mamba2Mixer<T>::state_parts() const {
+  return {{"conv", dtype_of<T>, (config_.conv_width - 1) * config_.conv_channels(), nullptr},
+          {"ssm", dtype_of<Acc>, config_.d_ssm * config_.state, nullptr}};
+}
+
+template <class T>
+Conv1dShape Mamba2Mixer<T>::conv_shape(const TokenLayout& layout) const {
+  Conv1dShape shape;
+  shape.batch = layout.batch;
+  shape.len = layout.len;
+  shape.channels = config_.conv_channels();
+  shape.width = config_.conv_width;
+  shape.sequences = layout.sequences;
+  shape.silu = true;
+  return shape;
+}
+
+template <class T>
+SsdShape Mamba2Mixer<T>::ssd_shape(const TokenLayout& layout) const {
+  SsdShape shape;
+  shape.batch = layout.batch;
+  shape.len = layout.len;
+  shape.heads = config_.heads();
+  shape.head_dim = config_.head_dim;
+  shape.state = config_.state;
+  shape.groups = config_.groups;
+  shape.chunk = config_.chunk;
+  shape.sequences = layout.sequences;
+  shape.gated = !config_.norm;
+  shape.d_per_channel = config_.d_per_channel;
+  return shape;
+}
+
+template <class T>
+GatedNormShape Mamba2Mixer<T>::norm_shape(const TokenLayout& layout) const {
+  GatedNormShape shape;
+  shape.rows = layout.rows();
+  shape.width = config_.d_ssm;
+  shape.group = config_.d_ssm / config_.norm_groups;
+  shape.norm_before_gate = config_.norm_before_gate;
+  shape.eps = config_.norm_eps;
+  return shape;
+}
+
+template <class T>
+Mamba2Saved<T> Mamba2Mixer<T>::carve(Context& context, const TokenLayout& layout,
+                                     bool training) const {
+  Arena& arena = *context.arena;
+  const int64_t rows = layout.rows();
+  Mamba2Saved<T> saved;
+  saved.parts = arena.take<T>(rows * config_.projected());
+  saved.conv = arena.take<T>(rows * config_.conv_channels());
+  saved.mixed = arena.take<T>(rows * config_.d_inner);
+  saved.A = arena.take<Acc>(config_.heads());
+  if (config_.norm) {
+    saved.y = arena.take<T>(rows * config_.d_ssm);
+    saved.rstd = arena.take<Acc>(rows * config_.norm_groups);
+  }
+  if (training) saved.states = arena.take<Acc>(ssd_shape(layout).saved_elements());
+  return saved;
+}
+
+template <class T>
+std::unique_ptr<MixerSaved> Mamba2Mixer<T>::carve_saved(Context& context,
+                                                        const TokenLayout& layout) const {
+  return std::make_unique<Mamba2Saved<T>>(carve(context, layout, true));
+}
+
+template <class T>
+Conv1dInputs<T> Mamba2Mixer<T>::conv_inputs(const TokenLayout& layout,
+                                            const Mamba2Saved<T>& saved) const {
+  Conv1dInputs<T> in;
+  in.x = dense_view<const T>(saved.parts, layout.len, config_.projected()).slice(config_.conv_at());
+  in.w = weights_.conv_w;
+  in.bias = weights_.conv_bias;
+  in.cu_seqlens = layout.cu_seqlens;
+  in.state_index = layout.state_index;
+  return in;
+}
+
+template <class T>
+SsdInputs<T> Mamba2Mixer<T>::ssd_inputs(const TokenLayout& layout,
+                                        const Mamba2Saved<T>& saved) const {
+  const auto parts = dense_view<const T>(saved.parts, layout.len, config_.projected());
+  const auto conv = dense_view<const T>(saved.conv, layout.len, config_.conv_channels());
+  SsdInputs<T> in;
+  in.x = conv;
+  in.B = conv.slice(config_.d_ssm);
+  in.C = conv.slice(config_.d_ssm + config_.groups * config_.state);
+  in.dt = parts.slice(config_.dt_at());
+  if (!config_.norm) in.z = parts.slice(config_.z_at());
+  in.A = saved.A;
+  in.D = weights_.D;
+  in.dt_bias = weights_.dt_bias;
+  if (config_.dt_limit_low > 0) in.dt_min = static_cast<Acc>(config_.dt_limit_low);
+  in.dt_max = static_cast<Acc>(config_.dt_limit_high);
+  in.cu_seqlens = layout.cu_seqlens;
+  in.state_index = layout.state_index;
+  return in;
+}
+
+template <class T>
+TokenView<T> Mamba2Mixer<T>::ssd_output(const TokenLayout& layout, T* y, T* mixed) const {
+  if (config_.norm) return dense_view(y, layout.len, config_.d_ssm);
+  return dense_view(mixed, layout.len, config_.d_inner).slice(config_.d_mlp());
+}
+
+// Fills `mixed` from what the operator left: the MLP path, and the gated norm where there is one.
+template <class T>
+void Mamba2Mixer<T>::norm_and_gate(Context& context, const TokenLayout& layout,
+                                   const Mamba2Saved<T>& s) const {
+  const auto& c = config_;
+  if (c.d_mlp() > 0) {
+    GateForward<T> gate;
+    gate.gate = s.parts;
+    gate.y = s.parts + c.d_mlp();
+    gate.gate_stride = gate.y_stride = c.projected();
+    gate.out = s.mixed;
+    gate.out_stride = c.d_inner;
+    gate_forward(context, {layout.rows(), c.d_mlp()}, gate);
+  }
+  if (!c.norm) return;
+  GatedNormForward<T> norm;
+  norm.y = s.y;
+  norm.y_stride = c.d_ssm;
+  norm.z = s.parts + c.z_at();
+  norm.z_stride = c.projected();
+  norm.w = weights_.norm;
+  norm.out = s.mixed + c.d_mlp();
+  norm.out_stride = c.d_inner;
+  norm.rstd = s.rstd;
+  gated_norm_forward(context, norm_shape(layout), norm);
+}
+
+template <class T>
+void Mamba2Mixer<T>::forward(Context& context, const TokenLayout& layout, const T* x, T* out,
+                             MixerSaved* saved_for_backward,
+                             std::span<const StatePart> state) const {
+  Arena::Scope scope(*context.arena);
+  const int64_t rows = layout.rows();
+  const Mamba2Saved<T> s = saved_for_backward != nullptr
+                               ? static_cast<const Mamba2Saved<T>&>(*saved_for_backward)
+                               : carve(context, layout, false);
+  linear_forward<T>(context, rows, {x, config_.d_model}, weights_.in_proj, weights_.in_proj_bias,
+                    {s.parts, config_.projected()});
+
+  Conv1dForward<T> conv;
+  conv.in = conv_inputs(layout, s);
+  conv.y = dense_view(s.conv, layout.len, config_.conv_channels());
+  if (!state.empty()) conv.in.s0 = conv.sT = static_cast<T*>(state[0].data);
+  conv1d_forward(context, conv_shape(layout), conv);
+
+  decay_from_log(context, config_.heads(), weights_.A_log, s.A);
+  SsdForward<T> ssd;
+  ssd.in = ssd_inputs(layout, s);
+  ssd.y = ssd_output(layout, s.y, s.mixed);
+  ssd.saved = s.states;
+  if (!state.empty()) ssd.in.h0 = ssd.hT = static_cast<Acc*>(state[1].data);
+  ssd_forward(context, ssd_shape(layout), ssd);
+
+  norm_and_gate(context, layout, s);
+  linear_forward<T>(context, rows, {s.mixed, config_.d_inner}, weights_.out_proj,
+                    weights_.out_proj_bias, {out, config_.d_model});
+}
+
+template <class T>
+struct Mamba2Mixer<T>::Gradients {
+  T* parts = nullptr;  // (rows, projected)
+  T* conv = nullptr;   // (rows, conv_channels), of x, B, C
+  T* y = nullptr;      // (rows, d_ssm), before the norm; absent without it
+  T* mixed = nullptr;  // (rows, d_inner)
+};
+
+template <class T>
+void Mamba2Mixer<T>::norm_and_gate_backward(Context& context, const TokenLayout& layout,
+                                            const Mamba2Saved<T>& s, const Gradients& g) const {
+  Arena::Scope scope(*context.arena);
+  const auto& c = config_;
+  if (c.d_mlp() > 0) {
+    GateBackward<T> gate;
+    gate.gate = s.parts;
+    gate.y = s.parts + c.d_mlp();
+    gate.gate_stride = gate.y_stride = c.projected();
+    gate.gout = g.mixed;
+    gate.gout_stride = c.d_inner;
+    gate.dgate = g.parts;
+    gate.dy = g.parts + c.d_mlp();
+    gate.dgate_stride = gate.dy_stride = c.projected();
+    gate_backward(context, {layout.rows(), c.d_mlp()}, gate);
+  }
+  if (!c.norm) return;
+  GatedNormBackward<T> norm;
+  norm.y = s.y;
+  norm.y_stride = c.d_ssm;
+  norm.z = s.parts + c.z_at();
+  norm.z_stride = c.projected();
+  norm.w = weights_.norm;
+  norm.rstd = s.rstd;
+  norm.gout = g.mixed + c.d_mlp();
+  norm.gout_stride = c.d_inner;
+  norm.dy = g.y;
+  norm.dy_stride = c.d_ssm;
+  norm.dz = g.parts + c.z_at();
+  norm.dz_stride = c.projected();
+  if (grads_.norm != nullptr) norm.dw = context.arena->take<Acc>(c.d_ssm);
+  gated_norm_backward(context, norm_shape(layout), norm);
+  if (grads_.norm != nullptr) add_into<Acc>(context, c.d_ssm, norm.dw, grads_.norm);
+}
+
+template <class T>
+void Mamba2Mixer<T>::ssd_backward_into(Context& context, const TokenLayout& layout,
+                                       const Mamba2Saved<T>& s, const Gradients& g) const {
+  Arena::Scope scope(*context.arena);
+  const auto& c = config_;
+  const SsdShape shape = ssd_shape(layout);
+  const auto dparts = dense_view(g.parts, layout.len, c.projected());
+  const auto dconv = dense_view(g.conv, layout.len, c.conv_channels());
+  SsdBackward<T> ssd;
+  ssd.in = ssd_inputs(layout, s);
+  ssd.saved = s.states;
+  ssd.gy = ssd_output(layout, g.y, g.mixed);
+  ssd.dx = dconv;
+  ssd.dB = dconv.slice(c.d_ssm);
+  ssd.dC = dconv.slice(c.d_ssm + c.groups * c.state);
+  ssd.ddt = dparts.slice(c.dt_at());
+  if (!c.norm) ssd.dz = dparts.slice(c.z_at());
+  ssd.dA = context.arena->take<Acc>(c.heads());
+  ssd.dD = context.arena->take<Acc>(shape.d_elements());
+  ssd.ddt_bias = context.arena->take<Acc>(c.heads());
+  ssd_backward(context, shape, ssd);
+  if (grads_.A_log != nullptr) {
+    decay_log_gradient<Acc>(context, c.heads(), s.A, ssd.dA, grads_.A_log, true);
+  }
+  if (grads_.D != nullptr) add_into<Acc>(context, shape.d_elements(), ssd.dD, grads_.D);
+  if (grads_.dt_bias != nullptr) add_into<Acc>(context, c.heads(), ssd.ddt_bias, grads_.dt_bias);
+}
+
+template <class T>
+void Mamba2Mixer<T>::conv_backward(Context& context, const TokenLayout& layout,
+                                   const Mamba2Saved<T>& s, const Gradients& g) const {
+  Arena::Scope scope(*context.arena);
+  const auto& c = config_;
+  const int64_t taps = c.conv_channels() * c.conv_width;
+  Conv1dBackward<T> conv;
+  conv.in = conv_inputs(layout, s);
+  conv.gy = dense_view<const T>(g.conv, layout.len, c.conv_channels());
+  conv.dx = dense_view(g.parts, layout.len, c.projected()).slice(c.conv_at());
+  conv.dw = context.arena->take<Acc>(taps);
+  conv.dbias = context.arena->take<Acc>(c.conv_channels());
+  conv1d_backward(context, conv_shape(layout), conv);
+  if (grads_.conv_w != nullptr) add_into<Acc>(context, taps, conv.dw, grads_.conv_w);
+  if (grads_.conv_bias != nullptr) {
+    add_into<Acc>(context, c.conv_channels(), conv.dbias, grads_.conv_bias);
+  }
+}
+
+template <class T>
+void Mamba2Mixer<T>::backward(Context& context, const TokenLayout& layout, const T* x,
+                              const T* gout, const MixerSaved& saved, T* dx) const {
+  Arena::Scope scope(*context.arena);
+  Arena& arena = *context.arena;
+  const auto& s = static_cast<const Mamba2Saved<T>&>(saved);
+  const auto& c = config_;
+  const int64_t rows = layout.rows();
+  Gradients g;
+  g.parts = arena.take<T>(rows * c.projected());
+  g.conv = arena.take<T>(rows * c.conv_channels());
+  g.mixed = arena.take<T>(rows * c.d_inner);
+  if (c.norm) g.y = arena.take<T>(rows * c.d_ssm);
+
+  linear_backward_weight<T>(context, rows, {gout, c.d_model}, {s.mixed, c.d_inner},
+                            weights_.out_proj, grads_.out_proj, grads_.out_proj_bias);
+  linear_backward_input<T>(context, rows, {gout, c.d_model}, weights_.out_proj,
+                           {g.mixed, c.d_inner});
+  norm_and_gate_backward(context, layout, s, g);
+  ssd_backward_into(context, layout, s, g);
+  conv_backward(context, layout, s, g);
+  linear_backward_weight<T>(context, rows, {g.parts, c.projected()}, {x, c.d_model},
+                            weights_.in_proj, grads_.in_proj, grads_.in_proj_bias);
+  linear_backward_input<T>(context, rows, {g.parts, c.projected()}, weights_.in_proj,
+                           {dx, c.d_model});
+}
+
+template class Mamba2Mixer<double>;
+template class Mamba2Mixer<float>;
+template class Mamba2Mixer<Bf16>;
+
+}  // namespace adder
