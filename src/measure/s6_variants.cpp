@@ -38,8 +38,8 @@ struct Case {
 
   int64_t slots() const { return shape.state_rows() * (indexed ? 2 : 1); }
   int64_t token_stride() const { return shape.dim * channel_stride + gap; }
-  int64_t shared_stride() const { return shape.groups * shape.state + gap; }
-  int64_t state_count(int64_t rows) const { return rows * shape.dim * shape.state; }
+  int64_t shared_stride() const { return shape.groups * shape.state_numbers() + gap; }
+  int64_t state_count(int64_t rows) const { return rows * shape.dim * shape.state_numbers(); }
   std::string describe() const {
     std::string text = shape.describe();
     const auto option = [&](bool on, const char* name) {
@@ -71,7 +71,7 @@ struct Problem {
     const int64_t shared = shape.batch * (shape.len * c.shared_stride() + 3);
     for (auto* array : {&u, &dt, &z, &y, &gy, &du, &ddt, &dz}) *array = Guarded<T>(tokens);
     for (auto* array : {&B, &C, &dB, &dC}) *array = Guarded<T>(shared);
-    for (auto* array : {&A, &dA}) *array = Guarded<Acc>(shape.dim * shape.state);
+    for (auto* array : {&A, &dA}) *array = Guarded<Acc>(shape.dim * shape.state_numbers());
     for (auto* array : {&D, &dt_bias, &dD, &ddt_bias}) *array = Guarded<Acc>(shape.dim);
     for (auto* array : {&h0, &hT}) *array = Guarded<Acc>(c.state_count(c.slots()));
     for (auto* array : {&ghT, &dh0}) *array = Guarded<Acc>(c.state_count(shape.state_rows()));
@@ -94,6 +94,7 @@ struct Problem {
     fill_uniform(dt, seed, "s6.dt", -4, 2);
     fill_uniform(A, seed, "s6.A", -3, 2.8);
     for (int64_t i = 0; i < A.count(); ++i) A[i] = -std::exp(A[i]);
+    for (int64_t i = 1; c.shape.complex && i < A.count(); i += 4) A[i] = -A[i];
     if (c.values != Values::trained) exaggerate(seed);
     for (int64_t i = 0; i < cu.count(); ++i) cu[i] = c.cu[static_cast<size_t>(i)];
     for (int64_t r = 0; r < index.count(); ++r) {
@@ -308,6 +309,7 @@ std::unique_ptr<Problem<T>> ready(const Case& given, Direction direction, const 
 template <class T>
 void add_variants(std::vector<Variant>& variants, const Case& given) {
   for (const auto& line : s6_lines<T>()) {
+    if (given.shape.complex != (std::string_view(line.info.name) == "complex")) continue;
     for (const Direction direction : {Direction::forward, Direction::backward}) {
       Variant variant;
       variant.family = "s6";
@@ -374,6 +376,28 @@ std::vector<Case> packed_cases() {
   return cases;
 }
 
+Case complex(Case given) {
+  given.shape.complex = true;
+  return given;
+}
+
+std::vector<Case> complex_cases() {
+  return {
+      complex({.shape = shape(2, 0, 5, 4)}),
+      complex({.shape = shape(3, 1, 37, 8), .in_place = true, .saves = false, .indexed = true}),
+      complex({.shape = shape(2, 33, 8, 1, 2, false), .indexed = true, .reversed = true}),
+      complex({.shape = shape(1, 64, 18, 17), .sparse = true}),
+      complex({.shape = shape(2, 65, 13, 4), .channel_stride = 3, .gap = 2}),
+      complex({.shape = shape(1, 127, 270, 3, 2, true, false), .dt_min = 0, .gap = 1}),
+      complex({.shape = shape(1, 200, 21, 5), .skip = false, .dt_min = 0.01, .dt_max = 0.5}),
+      complex({.shape = shape(1, 131, 21, 16), .values = Values::extreme}),
+      complex({.shape = shape(1, 67, 9, 4, 1, false, false),
+               .bias = false,
+               .values = Values::unbounded}),
+      complex(packed({0, 0, 1, 3, 3, 63, 128, 129, 200, 200}, 21, 4, 3, true)),
+  };
+}
+
 std::vector<Case> test_cases() {
   std::vector<Case> cases = {
       {.shape = shape(2, 0, 5, 4)},
@@ -398,6 +422,7 @@ std::vector<Case> test_cases() {
       {.shape = shape(1, 67, 21, 16, 1, true, false), .bias = false, .values = Values::unbounded},
   };
   for (const Case& given : packed_cases()) cases.push_back(given);
+  for (const Case& given : complex_cases()) cases.push_back(given);
   return cases;
 }
 
@@ -405,7 +430,8 @@ std::vector<Case> bench_cases() {
   return {{.shape = shape(8, 256, 512, 16), .state = false},
           {.shape = shape(1, 2048, 1536, 16), .state = false},
           {.shape = shape(1, 1, 1536, 16), .in_place = true, .saves = false},
-          {.shape = shape(64, 1, 1536, 16), .in_place = true, .saves = false}};
+          {.shape = shape(64, 1, 1536, 16), .in_place = true, .saves = false},
+          complex({.shape = shape(8, 256, 512, 8), .state = false})};
 }
 
 }  // namespace

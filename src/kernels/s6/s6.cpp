@@ -65,13 +65,14 @@ void check_inputs(const S6Shape& shape, const S6Inputs<T>& in) {
   given("A", in.A != nullptr);
   unit_stride("B", in.B);
   unit_stride("C", in.C);
-  for (int64_t i = 0; i < shape.dim * shape.state; ++i) {
+  for (int64_t i = 0; i < shape.dim * shape.state_numbers(); i += shape.complex ? 2 : 1) {
     // A NaN passes: it shows in the result, where the caller looks for it.
-    if (in.A[i] > 0) bad("A", "entries <= 0", std::to_string(in.A[i]));
+    if (in.A[i] > 0) bad("A", "(real parts of) entries <= 0", std::to_string(in.A[i]));
   }
 }
 
-bool accepts_all(const Caps&, const S6Shape&) { return true; }
+bool accepts_real(const Caps&, const S6Shape& shape) { return !shape.complex; }
+bool accepts_complex(const Caps&, const S6Shape& shape) { return shape.complex; }
 
 /// Nanoseconds of one token of one word of channels on one core (measured on Sapphire Rapids, the
 /// same for 16 lanes as for 8): states, then softplus, gate and traffic.
@@ -147,17 +148,20 @@ Cost S6Shape::cost(Direction direction, Dtype dtype) const {
   // math.md 3.7, with every optional argument but h0, hT and their gradients.
   const double tokens = static_cast<double>(batch) * static_cast<double>(len);
   const double points = tokens * static_cast<double>(dim);
-  const double states = static_cast<double>(state);
+  // A complex multiply-add is four real ones, and e^(delta A) has a sine and a cosine besides.
+  const double states = static_cast<double>(complex ? 4 * state : state);
   const double size = static_cast<double>(dtype_bytes(dtype));
   const double acc = dtype == Dtype::f64 ? 8 : 4;
-  const double shared = tokens * static_cast<double>(2 * groups * state) * size;  // B and C
+  const double shared =
+      tokens * static_cast<double>(2 * groups * state_numbers()) * size;  // B and C
   const double saved = static_cast<double>(saved_elements()) * acc;
   const bool backward = direction == Direction::backward;
   Cost cost;
   cost.flops = points * (backward ? 20 * states + 24 : 6 * states + 12);
-  cost.exps = points * (states + (softplus ? 1 : 0) + (gated ? 1 : 0));
+  cost.exps = points * (static_cast<double>(complex ? 3 * state : state) + (softplus ? 1 : 0) +
+                        (gated ? 1 : 0));
   cost.bytes = points * size * (backward ? (gated ? 7 : 5) : (gated ? 4 : 3)) +
-               shared * (backward ? 2 : 1) + static_cast<double>(dim * state) * acc;
+               shared * (backward ? 2 : 1) + static_cast<double>(dim * state_numbers()) * acc;
   if (direction != Direction::step) cost.bytes += saved;
   if (!backward) cost.saved_bytes = saved_elements() * static_cast<int64_t>(acc);
   return cost;
@@ -170,6 +174,7 @@ std::string S6Shape::describe() const {
   if (packed()) text += " sequences " + std::to_string(sequences);
   if (!softplus) text += " softplus off";
   if (gated) text += " gated";
+  if (complex) text += " complex";
   return text;
 }
 
@@ -177,23 +182,29 @@ template <class T>
 std::span<const S6Line<T>> s6_lines() {
   static const S6Line<T> lines[] = {
       {info<T>("sequential", 1),
-       accepts_all,
+       accepts_real,
        predict_sequential_us<T>,
        s6::sequential_scratch<T>,
        {s6::sequential_forward<T>, s6::chunked_backward<T>},
        has_direction<T>},
       {info<T>("chunked", 1),
-       accepts_all,
+       accepts_real,
        predict_chunked_us<T>,
        s6::sequential_scratch<T>,
        {s6::chunked_forward<T>, s6::chunked_backward<T>},
        has_direction<T>},
       // Where segments begin depends on the length: no exact class.
       {info<T>("parallel", 0),
-       accepts_all,
+       accepts_real,
        predict_parallel_us<T>,
        s6::parallel_scratch<T>,
        {s6::parallel_forward<T>, s6::parallel_backward<T>},
+       has_direction<T>},
+      {info<T>("complex", 1),
+       accepts_complex,
+       predict_sequential_us<T>,
+       s6::complex_scratch<T>,
+       {s6::complex_forward<T>, s6::complex_backward<T>},
        has_direction<T>},
   };
   return lines;

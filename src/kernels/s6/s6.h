@@ -2,8 +2,11 @@
 //
 //   delta = clamp(softplus(dt + dt_bias), dt_min, dt_max)          (each part optional)
 //   h_t   = exp(delta_t A) h_{t-1} + delta_t u_t B_t               (dim x state)
-//   y_t   = <C_t, h_t> + D u_t, times silu(z_t) where z is given;  channel d uses group d /
-// (dim/groups)
+//   y_t   = <C_t, h_t> + D u_t, times silu(z_t) where z is given
+//
+// Channel d uses group d / (dim / groups). With complex A (math.md 3.5) A, B, C and every state
+// hold `state` complex numbers, real and imaginary part side by side, and y = 2 Re(sum C h) + D u:
+// each number stands for itself and its conjugate.
 //
 // Storage type T (double, float, Bf16); accumulate_t<T> for states, A, D, dt_bias and every sum.
 // All functions are thread-safe: they touch only what the arguments name.
@@ -30,16 +33,19 @@ struct S6Shape {
   int64_t sequences = 0;  // > 0: packed, cu_seqlens has sequences + 1 entries and batch is 1
   bool softplus = true;   // off: dt (+ dt_bias) is used as it is
   bool gated = false;     // z is given
+  bool complex = false;   // A, B, C and the states are complex: (re, im) pairs
   // Which optional arguments are there matters to cost() only.
 
   bool packed() const { return sequences > 0; }
+  /// Numbers of one channel's state.
+  int64_t state_numbers() const { return complex ? 2 * state : state; }
   /// Rows of h0 and hT: one a sequence.
   int64_t state_rows() const { return packed() ? sequences : batch; }
   /// Chunk-boundary states that forward saves: an upper bound that serves packed rows too.
   int64_t saved_chunks() const {
     return (len + kS6Chunk - 1) / kS6Chunk + (packed() ? sequences : 0);
   }
-  int64_t saved_elements() const { return batch * saved_chunks() * dim * state; }
+  int64_t saved_elements() const { return batch * saved_chunks() * dim * state_numbers(); }
 
   /// Throws Error naming the field that is out of range.
   void check() const;
@@ -47,7 +53,8 @@ struct S6Shape {
   std::string describe() const;
 };
 
-/// Inputs that forward and backward share. Views are (batch, len, channels).
+/// Inputs that forward and backward share. Views are (batch, len, channels); where a shape says
+/// `state`, it is state_numbers() numbers.
 template <class T>
 struct S6Inputs {
   using Acc = accumulate_t<T>;
@@ -56,7 +63,7 @@ struct S6Inputs {
   TokenView<const T> B;          // (batch, len, groups * state), channel stride 1
   TokenView<const T> C;          // (batch, len, groups * state), channel stride 1
   TokenView<const T> z;          // (batch, len, dim) or absent: no gate
-  const Acc* A = nullptr;        // (dim, state), entries <= 0
+  const Acc* A = nullptr;        // (dim, state), (real parts of) entries <= 0
   const Acc* D = nullptr;        // (dim) or absent: 0
   const Acc* dt_bias = nullptr;  // (dim) or absent: 0
   // Limits of delta, after softplus (or on dt + dt_bias as it is); the default is no limit.

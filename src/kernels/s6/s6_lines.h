@@ -1,5 +1,5 @@
 // The functions behind the table: one set for each storage type, defined once for every SIMD
-// target in s6_sequential.cpp, s6_chunked.cpp, s6_parallel.cpp and s6_backward.cpp.
+// target in s6_sequential.cpp, s6_chunked.cpp, s6_parallel.cpp, s6_backward.cpp and s6_complex.cpp.
 #pragma once
 
 #include "kernels/s6/s6.h"
@@ -19,9 +19,17 @@ void chunked_backward(const S6Shape& shape, const S6Backward<T>& args, Exec exec
 template <class T>
 void parallel_backward(const S6Shape& shape, const S6Backward<T>& args, Exec exec);
 
+/// Complex A: shapes that no other line accepts.
+template <class T>
+void complex_forward(const S6Shape& shape, const S6Forward<T>& args, Exec exec);
+template <class T>
+void complex_backward(const S6Shape& shape, const S6Backward<T>& args, Exec exec);
+
 /// Scratch of the functions above.
 template <class T>
 int64_t sequential_scratch(const S6Shape& shape, Direction direction);
+template <class T>
+int64_t complex_scratch(const S6Shape& shape, Direction direction);
 template <class T>
 int64_t parallel_scratch(const S6Shape& shape, Direction direction);
 

@@ -39,6 +39,13 @@ int64_t sequential_scratch(const S6Shape& shape, Direction direction) {
 }
 
 template <class T>
+int64_t complex_scratch(const S6Shape& shape, Direction direction) {
+  S6Shape flat = shape;  // a complex state is two numbers of the layout
+  flat.state *= 2;
+  return sequential_scratch<T>(flat, direction);
+}
+
+template <class T>
 int64_t parallel_scratch(const S6Shape& shape, Direction direction) {
   using C = accumulate_t<T>;
   const int64_t segments = max_segments(shape, parallel_segment_tokens(shape));
@@ -51,6 +58,9 @@ int64_t parallel_scratch(const S6Shape& shape, Direction direction) {
 template int64_t sequential_scratch<double>(const S6Shape&, Direction);
 template int64_t sequential_scratch<float>(const S6Shape&, Direction);
 template int64_t sequential_scratch<Bf16>(const S6Shape&, Direction);
+template int64_t complex_scratch<double>(const S6Shape&, Direction);
+template int64_t complex_scratch<float>(const S6Shape&, Direction);
+template int64_t complex_scratch<Bf16>(const S6Shape&, Direction);
 template int64_t parallel_scratch<double>(const S6Shape&, Direction);
 template int64_t parallel_scratch<float>(const S6Shape&, Direction);
 template int64_t parallel_scratch<Bf16>(const S6Shape&, Direction);

@@ -7,123 +7,11 @@
 #include <cstring>
 
 #include "core/simd_targets.h"
-#include "measure/evaluation.h"
-#include "measure/gradcheck.h"
+#include "kernels/s6/s6_test_call.h"
 #include "measure/variant.h"
 
 namespace adder {
 namespace {
-
-using measure::fill_normal;
-using measure::fill_uniform;
-using measure::Guarded;
-
-// One call with every option, dense.
-template <class T>
-struct Call {
-  using Acc = accumulate_t<T>;
-  S6Shape shape;
-  std::vector<int32_t> cu;
-  Guarded<T> u, dt, z, B, C, gy, y, du, ddt, dz, dB, dC;
-  Guarded<Acc> A, D, bias, h0, hT, ghT, saved, dA, dD, dbias, dh0;
-  Acc dt_min = 0, dt_max = std::numeric_limits<Acc>::infinity();
-
-  explicit Call(const S6Shape& given, std::vector<int32_t> boundaries = {}, uint64_t seed = 1)
-      : shape(given), cu(std::move(boundaries)) {
-    const int64_t tokens = shape.batch * shape.len;
-    const int64_t states = shape.state_rows() * shape.dim * shape.state;
-    for (auto* a : {&u, &dt, &z, &gy, &y, &du, &ddt, &dz}) *a = Guarded<T>(tokens * shape.dim);
-    for (auto* a : {&B, &C, &dB, &dC}) *a = Guarded<T>(tokens * shape.groups * shape.state);
-    for (auto* a : {&A, &dA}) *a = Guarded<Acc>(shape.dim * shape.state);
-    for (auto* a : {&D, &bias, &dD, &dbias}) *a = Guarded<Acc>(shape.dim);
-    for (auto* a : {&h0, &hT, &ghT, &dh0}) *a = Guarded<Acc>(states);
-    saved = Guarded<Acc>(shape.saved_elements());
-    fill_normal(u, seed, "u");
-    fill_normal(z, seed, "z");
-    fill_normal(B, seed, "B");
-    fill_normal(C, seed, "C");
-    fill_normal(gy, seed, "gy");
-    fill_normal(h0, seed, "h0");
-    fill_normal(ghT, seed, "ghT");
-    fill_uniform(dt, seed, "dt", -3, 1.5);
-    fill_uniform(bias, seed, "bias", -1, 0.5);
-    fill_uniform(D, seed, "D", -1, 1);
-    fill_uniform(A, seed, "A", -3, 2);
-    for (int64_t i = 0; i < A.count(); ++i) A[i] = -std::exp(A[i]);
-  }
-  template <class U>
-  TokenView<U> channels(U* data) const {
-    return dense_view(data, shape.len, shape.dim);
-  }
-  template <class U>
-  TokenView<U> shared(U* data) const {
-    return dense_view(data, shape.len, shape.groups * shape.state);
-  }
-  S6Forward<T> forward() {
-    S6Forward<T> args;
-    args.in.u = channels<const T>(u.data());
-    args.in.dt = channels<const T>(dt.data());
-    args.in.B = shared<const T>(B.data());
-    args.in.C = shared<const T>(C.data());
-    args.in.z = channels<const T>(z.data());
-    args.in.A = A.data();
-    args.in.D = D.data();
-    args.in.dt_bias = bias.data();
-    args.in.dt_min = dt_min;
-    args.in.dt_max = dt_max;
-    args.in.h0 = h0.data();
-    args.in.cu_seqlens = cu.empty() ? nullptr : cu.data();
-    args.y = channels(y.data());
-    args.hT = hT.data();
-    args.saved = saved.data();
-    return args;
-  }
-  S6Backward<T> backward() {
-    S6Backward<T> args;
-    args.in = forward().in;
-    args.saved = saved.data();
-    args.gy = channels<const T>(gy.data());
-    args.ghT = ghT.data();
-    args.du = channels(du.data());
-    args.ddt = channels(ddt.data());
-    args.dz = channels(dz.data());
-    args.dB = shared(dB.data());
-    args.dC = shared(dC.data());
-    args.dA = dA.data();
-    args.dD = dD.data();
-    args.ddt_bias = dbias.data();
-    args.dh0 = dh0.data();
-    return args;
-  }
-  void run(int threads = 1, const Choice& choice = {}) {
-    measure::run_planned(threads, [&](Context& context) {
-      s6_forward(context, shape, forward(), choice);
-      s6_backward(context, shape, backward(), choice);
-    });
-  }
-};
-
-template <class T>
-bool same_bits(const Guarded<T>& a, const Guarded<T>& b) {
-  return a.count() == b.count() &&
-         std::memcmp(a.data(), b.data(), static_cast<size_t>(a.count()) * sizeof(T)) == 0;
-}
-
-template <class T>
-void expect_same_bits(const Call<T>& a, const Call<T>& b) {
-  EXPECT_TRUE(same_bits(a.y, b.y));
-  EXPECT_TRUE(same_bits(a.hT, b.hT));
-  EXPECT_TRUE(same_bits(a.saved, b.saved));
-  EXPECT_TRUE(same_bits(a.du, b.du));
-  EXPECT_TRUE(same_bits(a.ddt, b.ddt));
-  EXPECT_TRUE(same_bits(a.dz, b.dz));
-  EXPECT_TRUE(same_bits(a.dB, b.dB));
-  EXPECT_TRUE(same_bits(a.dC, b.dC));
-  EXPECT_TRUE(same_bits(a.dA, b.dA));
-  EXPECT_TRUE(same_bits(a.dD, b.dD));
-  EXPECT_TRUE(same_bits(a.dbias, b.dbias));
-  EXPECT_TRUE(same_bits(a.dh0, b.dh0));
-}
 
 // Elements of `part` against `whole` from `first` on, relative to the largest of `whole`.
 void expect_close(const Guarded<double>& part, const Guarded<double>& whole, int64_t first,
@@ -144,7 +32,7 @@ void copy_from(const Guarded<T>& from, int64_t first, Guarded<T>& to) {
 template <class T>
 void take_tokens(const Call<T>& whole, int64_t first, Call<T>& part) {
   const int64_t channels = first * whole.shape.dim;
-  const int64_t shared = first * whole.shape.groups * whole.shape.state;
+  const int64_t shared = first * whole.shape.groups * whole.shape.state_numbers();
   copy_from(whole.u, channels, part.u);
   copy_from(whole.dt, channels, part.dt);
   copy_from(whole.z, channels, part.z);
@@ -216,7 +104,8 @@ TEST(S6, SameBitsForAnyThreadCountAndInAClass) {
 template <class T>
 void forward_equals_steps(const char* line, int64_t state) {
   const int64_t len = 70, dim = 37;
-  Call<T> whole({.batch = 2, .len = len, .dim = dim, .state = state});
+  const bool complex = std::string_view(line) == "complex";
+  Call<T> whole({.batch = 2, .len = len, .dim = dim, .state = state, .complex = complex});
   whole.run(1, {.name = line});
   Call<T> step(whole.shape);
   step.hT = step.h0;
@@ -230,7 +119,7 @@ void forward_equals_steps(const char* line, int64_t state) {
     for (int64_t t = 0; t < len; ++t) {
       auto now = args;
       for (auto* view : {&now.in.u, &now.in.dt, &now.in.z}) view->data += t * dim;
-      for (auto* view : {&now.in.B, &now.in.C}) view->data += t * state;
+      for (auto* view : {&now.in.B, &now.in.C}) view->data += t * shape.state_numbers();
       now.y.data += t * dim;
       s6_step(context, shape, now, {.name = {}, .exact_class = 1});
     }
@@ -242,7 +131,7 @@ void forward_equals_steps(const char* line, int64_t state) {
 TEST(S6, ForwardEqualsALoopOfStepsBitForBit) {
   for (const auto& target : simd_targets()) {
     force_simd_target(target.bits);
-    for (const char* line : {"sequential", "chunked"}) {
+    for (const char* line : {"sequential", "chunked", "complex"}) {
       for (const int64_t state : {1, 16, 21}) {
         forward_equals_steps<float>(line, state);
         forward_equals_steps<Bf16>(line, state);
@@ -308,11 +197,13 @@ TEST(S6, PrefixPlusSuffixIsTheWhole) {
 void packed_equals_separate(const Choice& choice) {
   const int64_t dim = 21, state = 16;
   const std::vector<int32_t> cu = {0, 0, 1, 3, 67, 68, 200, 331, 331};
-  Call<float> packed({.len = 331, .dim = dim, .state = state, .sequences = 8}, cu);
+  const bool complex = choice.name == "complex";
+  Call<float> packed({.len = 331, .dim = dim, .state = state, .sequences = 8, .complex = complex},
+                     cu);
   packed.run(2, choice);
   for (size_t q = 0; q + 1 < cu.size(); ++q) {
-    Call<float> alone({.len = cu[q + 1] - cu[q], .dim = dim, .state = state});
-    const int64_t row = static_cast<int64_t>(q) * dim * state;
+    Call<float> alone({.len = cu[q + 1] - cu[q], .dim = dim, .state = state, .complex = complex});
+    const int64_t row = static_cast<int64_t>(q) * dim * alone.shape.state_numbers();
     take_tokens(packed, cu[q], alone);
     copy_from(packed.h0, row, alone.h0);
     copy_from(packed.ghT, row, alone.ghT);
@@ -325,8 +216,8 @@ void packed_equals_separate(const Choice& choice) {
     EXPECT_TRUE(same(alone.du, packed.du, cu[q] * dim)) << q;
     EXPECT_TRUE(same(alone.ddt, packed.ddt, cu[q] * dim)) << q;
     EXPECT_TRUE(same(alone.dz, packed.dz, cu[q] * dim)) << q;
-    EXPECT_TRUE(same(alone.dB, packed.dB, cu[q] * state)) << q;
-    EXPECT_TRUE(same(alone.dC, packed.dC, cu[q] * state)) << q;
+    EXPECT_TRUE(same(alone.dB, packed.dB, cu[q] * alone.shape.state_numbers())) << q;
+    EXPECT_TRUE(same(alone.dC, packed.dC, cu[q] * alone.shape.state_numbers())) << q;
     EXPECT_TRUE(same(alone.hT, packed.hT, row)) << q;
     EXPECT_TRUE(same(alone.dh0, packed.dh0, row)) << q;
   }
@@ -335,6 +226,7 @@ void packed_equals_separate(const Choice& choice) {
 TEST(S6, PackedEqualsSeparateBitForBit) {
   packed_equals_separate({.name = "sequential"});
   packed_equals_separate({.name = "chunked"});
+  packed_equals_separate({.name = "complex"});
 }
 
 TEST(S6, BatchMatesDoNotMatter) {
@@ -452,31 +344,6 @@ TEST(S6, EmptyBatchesAndSequencesHaveZeroGradients) {
       for (int64_t i = 0; i < call.dD.count(); ++i) EXPECT_EQ(call.dD[i] + call.dbias[i], 0);
     }
   }
-}
-
-double loss_of(Call<double>& call, const Choice& choice) {
-  measure::run_planned(
-      1, [&](Context& context) { s6_forward(context, call.shape, call.forward(), choice); });
-  double loss = 0;
-  for (int64_t i = 0; i < call.y.count(); ++i) loss += call.y[i] * call.gy[i];
-  for (int64_t i = 0; i < call.hT.count(); ++i) loss += call.hT[i] * call.ghT[i];
-  return loss;
-}
-
-void check_call(Call<double> call, const Choice& choice) {
-  const auto span = [](Guarded<double>& array) {
-    return std::span<double>(array.data(), static_cast<size_t>(array.count()));
-  };
-  call.run(1, choice);
-  const std::vector<measure::GradInput> inputs = {
-      {"u", span(call.u), span(call.du)},   {"dt", span(call.dt), span(call.ddt)},
-      {"z", span(call.z), span(call.dz)},   {"B", span(call.B), span(call.dB)},
-      {"C", span(call.C), span(call.dC)},   {"A", span(call.A), span(call.dA)},
-      {"D", span(call.D), span(call.dD)},   {"dt_bias", span(call.bias), span(call.dbias)},
-      {"h0", span(call.h0), span(call.dh0)}};
-  const auto report = measure::check_gradients([&] { return loss_of(call, choice); }, inputs);
-  EXPECT_TRUE(report.passed()) << choice.name << " " << call.shape.describe() << ": "
-                               << report.worst << " " << report.worst_at;
 }
 
 TEST(S6, GradientsMatchCentralDifferences) {

@@ -1,0 +1,204 @@
+// What the real and the complex reference of s6 share: one channel's inputs, the sums over
+// channels, and the running error bound. `shape` is flat here: a complex state counts as two
+// numbers, the real part first.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/s6/s6.h"
+
+namespace adder::ref::s6 {
+
+template <class Acc>
+Acc sigmoid(Acc x) {
+  const Acc e = std::exp(-std::abs(x));
+  return (x < 0 ? e : Acc(1)) / (1 + e);
+}
+
+// A value and S, the bound of its error in units of roundoff.
+template <class Acc>
+struct Bounded {
+  Acc value = 0;
+  Acc bound = 0;
+};
+
+// delta and its slope d delta / d dt (math.md 0.4).
+template <class Acc>
+struct Step {
+  Bounded<Acc> delta;
+  Bounded<Acc> slope;
+};
+
+// One channel of one sequence: `count` tokens from step `begin` of batch row b.
+template <class T>
+struct Channel {
+  using Acc = accumulate_t<T>;
+  const S6Shape& shape;
+  const S6Inputs<T>& in;
+  int64_t row, b, begin, count, slot, saved, d, group;
+
+  int64_t token(int64_t t) const { return in.order ? in.order[begin + t] : begin + t; }
+  Acc u(int64_t t) const { return static_cast<Acc>(in.u.at(b, token(t), d)); }
+  Acc z(int64_t t) const { return static_cast<Acc>(in.z.at(b, token(t), d)); }
+  Acc B(int64_t t, int64_t n) const {
+    return static_cast<Acc>(in.B.at(b, token(t), group * shape.state + n));
+  }
+  Acc C(int64_t t, int64_t n) const {
+    return static_cast<Acc>(in.C.at(b, token(t), group * shape.state + n));
+  }
+  Acc A(int64_t n) const { return in.A[d * shape.state + n]; }
+  Acc D() const { return in.D ? in.D[d] : Acc(0); }
+  Acc h0(int64_t n) const {
+    return in.h0 ? in.h0[(slot * shape.dim + d) * shape.state + n] : Acc(0);
+  }
+
+  Step<Acc> step(int64_t t) const {
+    const Acc raw = static_cast<Acc>(in.dt.at(b, token(t), d));
+    const Acc bias = in.dt_bias ? in.dt_bias[d] : Acc(0);
+    const Acc pre = raw + bias;
+    const Acc pre_bound = std::abs(raw) + std::abs(bias);
+    Bounded<Acc> sp{pre, pre_bound};
+    Bounded<Acc> slope{1, 0};
+    if (shape.softplus && pre <= 20) {
+      const Acc s = sigmoid(pre);
+      sp.value = std::max(pre, Acc(0)) + std::log1p(std::exp(-std::abs(pre)));
+      sp.bound = s * pre_bound + sp.value;
+      slope = {s, s + s * sigmoid(-pre) * pre_bound};
+    }
+    if (sp.value < in.dt_min) return {{in.dt_min, std::abs(in.dt_min)}, {0, 0}};
+    if (sp.value > in.dt_max) return {{in.dt_max, std::abs(in.dt_max)}, {0, 0}};
+    return {sp, slope};
+  }
+  Bounded<Acc> decay(const Bounded<Acc>& delta, int64_t n) const {
+    const Acc a = std::exp(delta.value * A(n));
+    // Where a is 0 its error is, too, whatever the exponent's.
+    return {a, a == 0 ? Acc(0) : a * (1 + std::abs(A(n)) * delta.bound)};
+  }
+};
+
+template <class T>
+std::vector<Channel<T>> channels_of(const S6Shape& shape, const S6Inputs<T>& in) {
+  std::vector<Channel<T>> list;
+  int64_t packed_chunks = 0;
+  for (int64_t row = 0; row < shape.state_rows(); ++row) {
+    const int64_t begin = shape.packed() ? in.cu_seqlens[row] : 0;
+    const int64_t end = shape.packed() ? in.cu_seqlens[row + 1] : shape.len;
+    const int64_t slot = in.state_index ? in.state_index[row] : row;
+    const int64_t saved = shape.packed() ? packed_chunks : row * shape.saved_chunks();
+    for (int64_t d = 0; d < shape.dim; ++d) {
+      list.push_back({shape, in, row, shape.packed() ? 0 : row, begin, end - begin, slot, saved, d,
+                      d / (shape.dim / shape.groups)});
+    }
+    packed_chunks += (end - begin + kS6Chunk - 1) / kS6Chunk;
+  }
+  return list;
+}
+
+// Writes value or bound.
+template <class Acc>
+Acc pick(const Bounded<Acc>& x, bool absolute) {
+  return absolute ? x.bound : x.value;
+}
+template <class T, class Acc>
+void put(const TokenView<T>& view, const Channel<T>& channel, int64_t t, const Bounded<Acc>& x,
+         bool absolute) {
+  if (view) view.at(channel.b, channel.token(t), channel.d) = static_cast<T>(pick(x, absolute));
+}
+
+// Sums over channels, tokens and rows, as values or as bounds.
+template <class T>
+struct Sums {
+  using Acc = accumulate_t<T>;
+  explicit Sums(const S6Shape& shape)
+      : width(shape.groups * shape.state),
+        dB(static_cast<size_t>(shape.batch * shape.len * width)),
+        dC(dB.size()),
+        dA(static_cast<size_t>(shape.dim * shape.state)),
+        dD(static_cast<size_t>(shape.dim)),
+        ddt_bias(dD.size()) {}
+  int64_t width;
+  std::vector<Acc> dB, dC;  // (batch, len, groups, state)
+  std::vector<Acc> dA, dD, ddt_bias;
+};
+
+// gout and z at one token: the gradient of the ungated y, and dz / y.
+template <class Acc>
+struct Gate {
+  Bounded<Acc> gy;
+  Bounded<Acc> dz_over_y;
+};
+template <class T>
+Gate<accumulate_t<T>> gate(const Channel<T>& channel, const S6Backward<T>& args, int64_t t) {
+  using Acc = accumulate_t<T>;
+  const Acc gout = static_cast<Acc>(args.gy.at(channel.b, channel.token(t), channel.d));
+  if (!channel.in.z) return {{gout, std::abs(gout)}, {}};
+  const Acc z = channel.z(t);
+  const Acc s = sigmoid(z);
+  const Acc gy = gout * (z * s);
+  return {{gy, std::abs(gy)},
+          {gout * (s * (1 + z * (1 - s))), std::abs(gout) * s * (1 + std::abs(z))}};
+}
+
+/// y, gated where z is given.
+template <class T>
+void put_output(const Channel<T>& channel, const S6Forward<T>& args, int64_t t,
+                Bounded<accumulate_t<T>> y, bool absolute) {
+  if (args.in.z) {
+    const auto silu = channel.z(t) * sigmoid(channel.z(t));
+    y = {y.value * silu, y.bound * std::abs(silu)};
+  }
+  put(args.y, channel, t, y, absolute);
+}
+
+/// What a token's sums over states leave for its own gradients.
+template <class Acc>
+struct TokenSums {
+  Step<Acc> step;
+  Gate<Acc> gates;
+  Bounded<Acc> s1;      // sum over n of lam B
+  Bounded<Acc> ddelta;  // of delta
+  Bounded<Acc> y;       // before the gate
+};
+
+/// The gradients of u, dt and z at a token, and its share of those of D and dt_bias.
+template <class T>
+void put_token(const Channel<T>& channel, const S6Backward<T>& args, int64_t t, bool absolute,
+               const TokenSums<accumulate_t<T>>& token, Sums<T>& sums) {
+  using Acc = accumulate_t<T>;
+  const auto& [step, gates, s1, ddelta, y] = token;
+  const Bounded<Acc>& delta = step.delta;
+  const Bounded<Acc> ddt{
+      ddelta.value * step.slope.value,
+      ddelta.bound * step.slope.value + std::abs(ddelta.value) * step.slope.bound};
+  const Acc skip = channel.D() * gates.gy.value;
+  put(args.du, channel, t,
+      Bounded<Acc>{skip + delta.value * s1.value,
+                   std::abs(skip) + delta.value * s1.bound + delta.bound * std::abs(s1.value)},
+      absolute);
+  put(args.ddt, channel, t, ddt, absolute);
+  if (channel.in.z) {
+    put(args.dz, channel, t,
+        Bounded<Acc>{gates.dz_over_y.value * y.value, gates.dz_over_y.bound * y.bound}, absolute);
+  }
+  const auto d = static_cast<size_t>(channel.d);
+  sums.dD[d] += absolute ? gates.gy.bound * std::abs(channel.u(t)) : gates.gy.value * channel.u(t);
+  sums.ddt_bias[d] += pick(ddt, absolute);
+}
+
+template <class T>
+void write_sums(const S6Shape& shape, const S6Backward<T>& args, const Sums<T>& sums) {
+  for (int64_t i = 0; i < shape.batch * shape.len; ++i) {
+    for (int64_t n = 0; n < sums.width; ++n) {
+      const auto from = static_cast<size_t>(i * sums.width + n);
+      if (args.dB) args.dB.at(i / shape.len, i % shape.len, n) = static_cast<T>(sums.dB[from]);
+      if (args.dC) args.dC.at(i / shape.len, i % shape.len, n) = static_cast<T>(sums.dC[from]);
+    }
+  }
+  if (args.dA) std::copy(sums.dA.begin(), sums.dA.end(), args.dA);
+  if (args.dD) std::copy(sums.dD.begin(), sums.dD.end(), args.dD);
+  if (args.ddt_bias) std::copy(sums.ddt_bias.begin(), sums.ddt_bias.end(), args.ddt_bias);
+}
+
+}  // namespace adder::ref::s6
