@@ -19,11 +19,12 @@ namespace adder::measure {
 struct OutputCheck {
   std::string name;
   Dtype dtype = Dtype::f32;
-  Dtype product = Dtype::f64;  // coarsest type an operand was rounded to, if coarser than dtype
   std::vector<double> got;
   std::vector<double> expected;   // reference in double
   std::vector<double> evaluated;  // reference in the dtype (may be empty: E = 0)
   std::vector<double> absolute;   // reference on absolute values
+  // Coarsest type that an operand was rounded to, if coarser than dtype.
+  Dtype product = Dtype::f64;
 };
 
 /// The worst element over all outputs of one check. Passes when worst <= 1.
