@@ -130,6 +130,22 @@ TEST_F(OpLaws, PackedS6EqualsSeparate) {
   }
 }
 
+// A, B, C and the states end in (re, im); the line agrees with the reference and keeps the shapes.
+TEST_F(OpLaws, ComplexS6) {
+  const Tensors in = {{"u", wave({2, 40, 3}, 0.7)},       {"dt", wave({2, 40, 3}, 0.3)},
+                      {"B", wave({2, 40, 1, 2, 2}, 0.9)}, {"C", wave({2, 40, 1, 2, 2}, 1.1)},
+                      {"A", filled({3, 2, 2}, -0.5)},     {"h0", wave({2, 3, 2, 2}, 0.4)},
+                      {"gy", wave({2, 40, 3}, 0.2)},      {"softplus", filled({1}, 1)}};
+  const Tensors expected = run_op("s6", in, {"softplus"});
+  const Tensors got = run_op("s6", in, {"softplus"}, "complex");
+  EXPECT_EQ(expected.at("hT").shape, (std::vector<int64_t>{2, 3, 2, 2}));
+  EXPECT_EQ(expected.at("d_A").shape, (std::vector<int64_t>{3, 2, 2}));
+  ASSERT_EQ(got.size(), expected.size());
+  for (const auto& [name, tensor] : expected) {
+    EXPECT_LE(relative_error(got.at(name), tensor), 1e-12) << name;
+  }
+}
+
 TEST_F(OpLaws, PackedConv1dEqualsSeparate) {
   constexpr int64_t kLen = 7, kChannels = 3, kWidth = 4;
   Tensors all = {{"x", wave({1, kLen, kChannels}, 0.7)},  {"w", wave({kChannels, kWidth}, 0.4)},

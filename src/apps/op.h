@@ -54,6 +54,8 @@ class OpInputs {
   bool has(std::string_view name);
   /// The sizes of a required tensor; `names` says what they are, e.g. {"batch", "len", "dim"}.
   std::vector<int64_t> sizes(std::string_view name, std::initializer_list<const char*> names);
+  /// Dimensions of a required tensor.
+  size_t rank(std::string_view name) const { return file_.info(name).shape.size(); }
   /// A required tensor of this shape, converted to T.
   template <class T>
   OpArray<T> read(std::string_view name, const std::vector<int64_t>& shape);

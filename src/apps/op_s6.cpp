@@ -1,7 +1,8 @@
 // `adder op s6`. Tensors: u, dt, z (batch, len, dim); A (dim, state); B, C (batch, len, groups,
-// state);
-// D, dt_bias (dim); h0 (rows, dim, state) with a row for each batch row or packed sequence; flag
-// softplus (default 0); dt_limit (2); cu_seqlens -> y, hT. Upstream gradients gy, ghT.
+// state); D, dt_bias (dim); h0 (rows, dim, state) with a row for each batch row or packed sequence;
+// flag softplus (default 0); dt_limit (2); cu_seqlens -> y, hT. Upstream gradients gy, ghT. Complex
+// scan: A, B, C, h0 and ghT end in one more size of 2 (real and imaginary part), and so do hT and
+// their gradients.
 #include <cmath>
 
 #include "apps/op.h"
@@ -24,15 +25,21 @@ struct S6Arrays {
 
   std::vector<int64_t> u_shape() const { return {shape.batch, shape.len, shape.dim}; }
   std::vector<int64_t> bc_shape() const {
-    return {shape.batch, shape.len, shape.groups, shape.state};
+    return pairs({shape.batch, shape.len, shape.groups, shape.state});
   }
-  std::vector<int64_t> state_shape() const { return {shape.state_rows(), shape.dim, shape.state}; }
+  std::vector<int64_t> state_shape() const {
+    return pairs({shape.state_rows(), shape.dim, shape.state});
+  }
+  std::vector<int64_t> pairs(std::vector<int64_t> sizes) const {
+    if (shape.complex) sizes.push_back(2);
+    return sizes;
+  }
   TokenView<const T> channels(const OpArray<T>& array) const {
     return dense_view<const T>(array.data(), shape.len, shape.dim);
   }
   TokenView<T> channels(T* data) const { return dense_view<T>(data, shape.len, shape.dim); }
   TokenView<T> projections(T* data) const {
-    return dense_view<T>(data, shape.len, shape.groups * shape.state);
+    return dense_view<T>(data, shape.len, shape.groups * shape.state_numbers());
   }
 
   S6Inputs<T> inputs() const {
@@ -72,8 +79,11 @@ S6Arrays<T> read_s6(OpInputs& in) {
   using Acc = accumulate_t<T>;
   S6Arrays<T> a;
   const auto u = in.sizes("u", {"batch", "len", "dim"});
-  const auto state = in.sizes("A", {"dim", "state"})[1];
-  const auto groups = in.sizes("B", {"batch", "len", "groups", "state"})[2];
+  a.shape.complex = in.rank("A") == 3;
+  const auto state =
+      (a.shape.complex ? in.sizes("A", {"dim", "state", "2"}) : in.sizes("A", {"dim", "state"}))[1];
+  const auto groups = (a.shape.complex ? in.sizes("B", {"batch", "len", "groups", "state", "2"})
+                                       : in.sizes("B", {"batch", "len", "groups", "state"}))[2];
   a.shape.batch = u[0];
   a.shape.len = u[1];
   a.shape.dim = u[2];
@@ -86,7 +96,7 @@ S6Arrays<T> read_s6(OpInputs& in) {
   a.u = in.read<T>("u", a.u_shape());
   a.dt = in.read<T>("dt", a.u_shape());
   a.z = in.read_if<T>("z", a.u_shape());
-  a.A = in.read<Acc>("A", {u[2], state});
+  a.A = in.read<Acc>("A", a.pairs({u[2], state}));
   a.B = in.read<T>("B", a.bc_shape());
   a.C = in.read<T>("C", a.bc_shape());
   a.D = in.read_if<Acc>("D", {u[2]});
