@@ -30,7 +30,7 @@ struct GoldenCase {
 };
 void PrintTo(const GoldenCase& which, std::ostream* out) { *out << which.name; }
 
-// The tolerance rule of design.md 6 with TF32's unit roundoff, 2^-11, relative to the largest entry.
+// The tolerance rule of design.md 6 with the unit roundoff of TF32, 2^-11, and S the largest entry.
 constexpr double kTf32 = 8.0 / 2048;
 
 const GoldenCase kCases[] = {

@@ -38,15 +38,19 @@ struct ModelOptions {
   Precision precision = Precision::f32;
 };
 
-/// The sizes of a Mamba-1 stack. Those that are 0 follow from others.
+/// The sizes of a stack. Those that are 0 follow from others.
 struct ModelSpec {
-  int64_t vocab_size = 256;  // 256 and no tokenizer: tokens are bytes
+  std::string arch = "mamba1";  // or "mamba2"
+  int64_t vocab_size = 256;     // 256 and no tokenizer: tokens are bytes
   int64_t d_model = 256;
   int64_t n_layer = 4;
-  int64_t d_state = 16;
+  int64_t d_state = 16;  // Mamba-2: 64 to 256 are usual
   int64_t d_conv = 4;
-  int64_t d_inner = 0;  // 2 d_model
-  int64_t dt_rank = 0;  // d_model / 16, rounded up
+  int64_t d_inner = 0;         // 2 d_model
+  int64_t dt_rank = 0;         // Mamba-1: d_model / 16, rounded up
+  int64_t head_dim = 64;       // Mamba-2: channels of a head; divides d_inner
+  int64_t groups = 1;          // Mamba-2: of B and C; divides the heads
+  int64_t d_intermediate = 0;  // > 0: a gated MLP after every mixer, width rounded up to 128
   bool tie_embeddings = true;
   std::optional<int32_t> bos_token_id;  // an empty prompt starts from it
   std::vector<int32_t> eos_token_ids;   // generation stops before it would hand one out

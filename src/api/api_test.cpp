@@ -116,6 +116,27 @@ TEST(Api, CreateSaveLoadGivesTheSameBits) {
   EXPECT_EQ(count, model.parameter_count());
 }
 
+TEST(Api, Mamba2SpecsSurviveSaving) {
+  const TemporaryFolder folder("mamba2");
+  ModelSpec spec = tiny_spec();
+  spec.arch = "mamba2";
+  spec.head_dim = 12;
+  spec.groups = 2;
+  spec.d_intermediate = 128;
+  const Model model = Model::create(spec, 5);
+  EXPECT_NE(model.save(folder.path), "");
+  const Model loaded = Model::load(folder.path);
+  EXPECT_EQ(loaded.spec().arch, "mamba2");
+  EXPECT_EQ(loaded.spec().head_dim, 12);
+  EXPECT_EQ(loaded.spec().groups, 2);
+  EXPECT_EQ(loaded.spec().d_intermediate, 128);
+  const auto ids = ids_of("the same bits");
+  EXPECT_EQ(model.forward(ids), loaded.forward(ids));
+  EXPECT_EQ(Model::create(loaded.spec(), 5).forward(ids), model.forward(ids));
+  spec.arch = "mamba9";
+  EXPECT_NE(message_of([&] { Model::create(spec); }).find("mamba1 or mamba2"), std::string::npos);
+}
+
 // One directional derivative through every parameter at once.
 TEST(Api, GradientsArePartialDerivativesOfTheLoss) {
   Model model = Model::create(tiny_spec(), 7);

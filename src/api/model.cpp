@@ -10,7 +10,7 @@ namespace adder {
 namespace {
 
 ModelConfig config_of(const ModelSpec& spec) {
-  ModelConfig config = default_model_config("mamba1");
+  ModelConfig config = default_model_config(spec.arch);
   config.vocab_size = spec.vocab_size;
   config.pad_vocab_size_multiple = 1;
   config.d_model = spec.d_model;
@@ -19,6 +19,9 @@ ModelConfig config_of(const ModelSpec& spec) {
   config.d_conv = spec.d_conv;
   config.d_inner = spec.d_inner;
   config.dt_rank = spec.dt_rank;
+  config.headdim = spec.head_dim;
+  config.ngroups = spec.groups;
+  config.d_intermediate = spec.d_intermediate;
   if (spec.d_inner > 0 && spec.d_model > 0) {
     config.expand = static_cast<double>(spec.d_inner) / static_cast<double>(spec.d_model);
   }
@@ -31,6 +34,7 @@ ModelConfig config_of(const ModelSpec& spec) {
 
 ModelSpec spec_of(const ModelConfig& config, const GenerationConfig& generation) {
   ModelSpec spec;
+  spec.arch = config.arch;
   spec.vocab_size = config.vocab_size;
   spec.d_model = config.d_model;
   spec.n_layer = config.n_layer;
@@ -38,6 +42,9 @@ ModelSpec spec_of(const ModelConfig& config, const GenerationConfig& generation)
   spec.d_conv = config.d_conv;
   spec.d_inner = config.d_inner;
   spec.dt_rank = config.dt_rank;
+  spec.head_dim = config.headdim;
+  spec.groups = config.ngroups;
+  spec.d_intermediate = config.d_intermediate;
   spec.tie_embeddings = config.tie_embeddings;
   if (generation.bos_token_id) spec.bos_token_id = static_cast<int32_t>(*generation.bos_token_id);
   for (const int64_t id : generation.eos_token_ids) {

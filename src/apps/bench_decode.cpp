@@ -1,13 +1,16 @@
-// `adder bench decode`: one-token steps of a random 130M-class model (24 layers, width 768,
-// vocabulary 50280), as llama-bench times them. The floor is what targets.md counts: every weight
+// `adder bench decode`: one-token steps of random 130M-class models (24 layers, width 768, vocabulary
+// 50280 or, for Mamba-2 with its 24 heads of 64 channels and 128 states, 50288), as llama-bench times
+// them. The floor is what targets.md counts: every weight
 // read once and the state read and written, at the bandwidth measured in the same run.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "apps/bench.h"
 #include "core/simd_targets.h"
 #include "infer/engine.h"
+#include "kernels/ssd/ssd.h"
 #include "measure/timing.h"
 
 namespace adder::apps {
@@ -15,9 +18,9 @@ namespace {
 
 constexpr int64_t kPrefillTokens = 512;
 
-std::shared_ptr<LanguageModel<float>> random_model() {
-  ModelConfig config = default_model_config("mamba1");
-  config.vocab_size = 50280;
+std::shared_ptr<LanguageModel<float>> random_model(const std::string& arch) {
+  ModelConfig config = default_model_config(arch);
+  config.vocab_size = config.is_mamba2() ? 50288 : 50280;
   config.pad_vocab_size_multiple = 8;
   config.d_model = 768;
   config.n_layer = 24;
@@ -26,14 +29,15 @@ std::shared_ptr<LanguageModel<float>> random_model() {
   return model;
 }
 
-measure::BenchRow row_of(const char* direction, const std::string& shape, int threads,
-                         const measure::Timing& timing, int64_t tokens, const Cost& cost) {
+measure::BenchRow row_of(const ModelConfig& config, const char* direction, const std::string& shape,
+                         int threads, const measure::Timing& timing, int64_t tokens,
+                         const Cost& cost) {
   measure::BenchRow row;
   row.family = "decode";
-  row.line = "mamba1";
+  row.line = config.arch;
   row.direction = direction;
   row.dtype = "f32";
-  row.shape = "layers 24 width 768 vocab 50280 " + shape;
+  row.shape = fmt::format("layers 24 width 768 vocab {} {}", config.vocab_size, shape);
   row.simd = simd_target_name();
   row.threads = threads;
   row.median_us = timing.median_us;
@@ -43,6 +47,22 @@ measure::BenchRow row_of(const char* direction, const std::string& shape, int th
   row.tokens_per_s = static_cast<double>(tokens) / timing.median_us * 1e6;
   set_rates(row, cost, Dtype::f32);
   return row;
+}
+
+// The operator's part of a prefill: one exponential a state of the S6 scan, or what SSD costs.
+Cost operator_cost(const ModelConfig& config) {
+  Cost cost;
+  if (!config.is_mamba2()) {
+    cost.exps = static_cast<double>(config.d_inner * config.d_state * kPrefillTokens);
+  } else {
+    SsdShape shape;
+    shape.len = kPrefillTokens;
+    shape.heads = config.heads();
+    shape.head_dim = config.headdim;
+    shape.state = config.d_state;
+    cost = shape.cost(Direction::forward, Dtype::f32);
+  }
+  return cost;
 }
 
 void bench_threads(const std::shared_ptr<LanguageModel<float>>& model, int threads,
@@ -56,7 +76,8 @@ void bench_threads(const std::shared_ptr<LanguageModel<float>>& model, int threa
   Cost step;
   step.flops = 2 * parameters;
   step.bytes = 4 * parameters + 2 * static_cast<double>(engine.state_bytes());
-  sink(row_of("step", "batch 1", threads,
+  const ModelConfig& config = model->config();
+  sink(row_of(config, "step", "batch 1", threads,
               measure::time_runs(
                   [&] {
                     engine.step({&slot, 1}, {&id, 1});
@@ -67,11 +88,14 @@ void bench_threads(const std::shared_ptr<LanguageModel<float>>& model, int threa
   std::vector<int32_t> prompt(kPrefillTokens);
   for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i * 97 % 50000);
   Cost prefill;
+  const auto layers = static_cast<double>(config.n_layer);
+  const Cost layer = operator_cost(config);
   // The head runs for the last token only.
-  prefill.flops = 2 * (parameters - 50280.0 * 768) * kPrefillTokens;
-  prefill.exps = 24.0 * 1536 * 16 * kPrefillTokens;
+  const auto head = static_cast<double>(config.vocab_size * config.d_model);
+  prefill.flops = 2 * (parameters - head) * kPrefillTokens + layers * layer.flops;
+  prefill.exps = layers * layer.exps;
   prefill.bytes = step.bytes;
-  sink(row_of("forward", fmt::format("prefill {}", kPrefillTokens), threads,
+  sink(row_of(config, "forward", fmt::format("prefill {}", kPrefillTokens), threads,
               measure::time_runs([&] { engine.prefill(slot, prompt); }, 3, min_seconds, 10.0),
               kPrefillTokens, prefill));
 }
@@ -79,13 +103,16 @@ void bench_threads(const std::shared_ptr<LanguageModel<float>>& model, int threa
 }  // namespace
 
 int run_decode_bench(const measure::BenchOptions& options, const measure::RowSink& sink) {
-  const std::string text = "decode mamba1 f32 step forward";
-  for (const std::string& filter : options.filters) {
-    if (text.find(filter) == std::string::npos) return 0;
-  }
-  const auto model = random_model();
-  for (const int threads : options.threads) {
-    bench_threads(model, threads, options.min_seconds, sink);
+  for (const char* arch : {"mamba1", "mamba2"}) {
+    const std::string text = fmt::format("decode {} f32 step forward", arch);
+    const bool wanted = std::all_of(
+        options.filters.begin(), options.filters.end(),
+        [&](const std::string& filter) { return text.find(filter) != std::string::npos; });
+    if (!wanted) continue;
+    const auto model = random_model(arch);
+    for (const int threads : options.threads) {
+      bench_threads(model, threads, options.min_seconds, sink);
+    }
   }
   return 0;
 }

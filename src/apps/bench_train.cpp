@@ -7,6 +7,7 @@
 #include "apps/bench.h"
 #include "core/rng.h"
 #include "core/simd_targets.h"
+#include "kernels/ssd/ssd.h"
 #include "measure/timing.h"
 #include "train/trainer.h"
 
@@ -41,22 +42,56 @@ struct TrainShape {
   int64_t len;
 };
 
-// The products' flops (6 a parameter and token) and, for the scan, one exponential a state forward
-// and again backward: the floor that targets.md counts.
-Cost step_cost(const ModelConfig& config, int64_t parameters, int64_t tokens) {
-  Cost cost;
-  const auto count = static_cast<double>(tokens);
-  cost.flops = 6.0 * static_cast<double>(parameters) * count;
-  cost.exps = 2.0 * count * static_cast<double>(config.n_layer * config.d_inner * config.d_state);
-  return cost;
-}
-
-measure::BenchRow time_step(const TrainShape& shape, int threads, double min_seconds) {
-  ModelConfig config = default_model_config(shape.arch);
+// The models of targets.md: 4 layers of width 256 over 256 tokens; Mamba-2 with 8 heads of 64
+// channels, 64 states and chunks of 64.
+ModelConfig target_model(const std::string& arch) {
+  ModelConfig config = default_model_config(arch);
   config.vocab_size = 256;
   config.pad_vocab_size_multiple = 1;
   config.d_model = 256;
   config.n_layer = 4;
+  if (config.is_mamba2()) {
+    config.d_state = 64;
+    config.headdim = 64;
+    config.chunk_size = 64;
+  }
+  return config;
+}
+
+SsdShape ssd_shape(const ModelConfig& config, const TrainShape& shape) {
+  SsdShape ssd;
+  ssd.batch = shape.batch;
+  ssd.len = shape.len;
+  ssd.heads = config.heads();
+  ssd.head_dim = config.headdim;
+  ssd.state = config.d_state;
+  ssd.groups = config.ngroups;
+  ssd.chunk = config.chunk_size;
+  return ssd;
+}
+
+// The floor that targets.md counts: the products' flops (6 a parameter and token) and the operator.
+// Of the S6 scan that is one exponential a state forward and again backward; of SSD its cost().
+Cost step_cost(const ModelConfig& config, int64_t parameters, const TrainShape& shape) {
+  Cost cost;
+  const auto tokens = static_cast<double>(shape.batch * shape.len);
+  const auto layers = static_cast<double>(config.n_layer);
+  cost.flops = 6.0 * static_cast<double>(parameters) * tokens;
+  if (!config.is_mamba2()) {
+    cost.exps = 2.0 * tokens * layers * static_cast<double>(config.d_inner * config.d_state);
+    return cost;
+  }
+  const SsdShape ssd = ssd_shape(config, shape);
+  for (const Direction direction : {Direction::forward, Direction::backward}) {
+    const Cost one = ssd.cost(direction, dtype_from_name(shape.precision));
+    cost.flops += layers * one.flops;
+    cost.exps += layers * one.exps;
+  }
+  return cost;
+}
+
+measure::BenchRow time_step(const TrainShape& shape, int threads, double min_seconds) {
+  const ModelConfig config = target_model(shape.arch);
   const Dtype compute = dtype_from_name(shape.precision);
   auto model = make_model<float>(config, compute);
   model->initialize(1);
@@ -87,8 +122,7 @@ measure::BenchRow time_step(const TrainShape& shape, int threads, double min_sec
   row.runs = timing.runs;
   const int64_t step_tokens = shape.batch * shape.len;
   row.tokens_per_s = static_cast<double>(step_tokens) / timing.median_us * 1e6;
-  set_rates(row, step_cost(model->config(), model->params().parameter_count(), step_tokens),
-            compute);
+  set_rates(row, step_cost(model->config(), model->params().parameter_count(), shape), compute);
   return row;
 }
 
@@ -104,7 +138,8 @@ bool wanted(const measure::BenchRow& row, const measure::BenchOptions& options) 
 
 int run_train_bench(const measure::BenchOptions& options, const measure::RowSink& sink) {
   for (const TrainShape& shape :
-       {TrainShape{"mamba1", "f32", 8, 256}, TrainShape{"mamba1", "bf16", 8, 256}}) {
+       {TrainShape{"mamba1", "f32", 8, 256}, TrainShape{"mamba1", "bf16", 8, 256},
+        TrainShape{"mamba2", "f32", 8, 256}, TrainShape{"mamba2", "bf16", 8, 256}}) {
     measure::BenchRow named;
     named.family = "train";
     named.line = shape.arch;

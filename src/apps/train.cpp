@@ -80,7 +80,10 @@ RecipeBuilder gather_recipe(const TrainCommand& command, const std::string& out)
   } else if (command.resume && std::filesystem::exists(earlier)) {
     recipe.add_file(earlier);
   } else {
-    recipe.add_toml(default_recipe_text(), kDefaultRecipeName);
+    RecipeBuilder asked;
+    for (const std::string& assignment : command.assignments) asked.add_assignment(assignment);
+    const CompiledRecipe compiled = default_recipe(asked.arch());
+    recipe.add_toml(compiled.text, compiled.name);
   }
   if (!command.data.empty()) recipe.set("data.path", command.data, "--data");
   if (!command.init.empty()) recipe.set("train.init", command.init, "--init");
@@ -166,8 +169,9 @@ void run_train(const TrainCommand& command) {
 void add_train_command(CLI::App& app) {
   auto command = std::make_shared<TrainCommand>();
   CLI::App* train = app.add_subcommand("train", "Train a model on text as a recipe says");
-  train->add_option("--config", command->config,
-                    "Recipe (TOML); without one: recipes/tinyshakespeare.toml");
+  train->add_option(
+      "--config", command->config,
+      "Recipe (TOML); without one: recipes/tinyshakespeare.toml, or that of model.arch");
   train
       ->add_option("--set", command->assignments,
                    "section.key=value, over the recipe; may be repeated")

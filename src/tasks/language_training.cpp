@@ -51,7 +51,7 @@ void refuse_other_model(const ModelConfig& asked, const ModelConfig& stored,
   for (const JsonMember& member : left.as_object()) {
     if (member.key.rfind("model.", 0) != 0) continue;
     const std::string given = builder.where(member.key);
-    if (given.empty() || given.rfind(kDefaultRecipeName, 0) == 0) continue;
+    if (given.empty() || is_default_recipe(given)) continue;
     const JsonValue* other = right.find(member.key);
     if (other != nullptr && *other == member.value) continue;
     throw Error({fmt::format("'{}' differs from the model of train.init ({})", member.key, init),

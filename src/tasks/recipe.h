@@ -57,6 +57,8 @@ class RecipeBuilder {
 
   /// Was the key given, and where? Empty: no.
   std::string where(std::string_view key) const;
+  /// model.arch as it is set so far, or its default. Throws Error when there is no such one.
+  std::string arch() const;
   /// The recipe over the defaults of its architecture; the ranges of [train], [data] and [log] are
   /// checked, those of [model] by resolve() once the tokenizer is known.
   Recipe build() const;
@@ -65,10 +67,15 @@ class RecipeBuilder {
   std::vector<RecipeSetting> settings_;
 };
 
-/// The recipe that `adder train` runs when none is named; compiled into the program.
-std::string_view default_recipe_text();
-/// What its settings say where they come from.
-inline constexpr const char* kDefaultRecipeName = "recipes/tinyshakespeare.toml (compiled in)";
+/// A recipe that is compiled into the program.
+struct CompiledRecipe {
+  const char* name;  // where its settings say that they come from
+  const char* text;
+};
+/// What `adder train` runs when no recipe is named: that of the architecture.
+CompiledRecipe default_recipe(std::string_view arch = "mamba1");
+/// Does a setting that was written at `where` come from one of them?
+bool is_default_recipe(std::string_view where);
 
 /// Every key with its value, as a recipe file.
 std::string recipe_toml(const Recipe& recipe);

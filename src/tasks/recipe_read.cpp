@@ -257,8 +257,7 @@ std::string RecipeBuilder::where(std::string_view key) const {
   return "";
 }
 
-Recipe RecipeBuilder::build() const {
-  Recipe recipe;
+std::string RecipeBuilder::arch() const {
   std::string arch = "mamba1", arch_where;
   for (const RecipeSetting& setting : settings_) {
     if (setting.key != "model.arch") continue;
@@ -268,7 +267,12 @@ Recipe RecipeBuilder::build() const {
   if (arch != "mamba1" && arch != "mamba2") {
     throw Error({"unknown architecture", arch_where, "mamba1 or mamba2", "'" + arch + "'"});
   }
-  recipe.model = default_model_config(arch);
+  return arch;
+}
+
+Recipe RecipeBuilder::build() const {
+  Recipe recipe;
+  recipe.model = default_model_config(arch());
   recipe.model.vocab_size = 0;
   recipe.model.bias = false;
   for (const RecipeSetting& setting : settings_) apply(recipe, setting);

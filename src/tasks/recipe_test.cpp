@@ -106,7 +106,7 @@ TEST(Recipe, Assignments) {
 
 TEST(Recipe, WrittenOnesReadBack) {
   RecipeBuilder builder;
-  builder.add_toml(default_recipe_text(), "default");
+  builder.add_toml(default_recipe().text, "default");
   builder.add_assignment("sample_prompt=\"quote \\\" and \\\\ and \\u0001\\n\"");
   builder.add_assignment("freeze=[\"a.*\", \"b\"]");
   builder.add_assignment("lr=0.1");
@@ -118,13 +118,30 @@ TEST(Recipe, WrittenOnesReadBack) {
 }
 
 TEST(Recipe, TheShippedOnesAreValid) {
-  for (const char* name : {"tinyshakespeare.toml"}) {
+  for (const auto& [arch, name] :
+       {std::pair("mamba1", "tinyshakespeare.toml"), {"mamba2", "tinyshakespeare_mamba2.toml"}}) {
+    const std::string file = std::string(ADDER_SOURCE_DIR) + "/recipes/" + name;
     RecipeBuilder builder;
-    builder.add_file(std::string(ADDER_SOURCE_DIR) + "/recipes/" + name);
-    EXPECT_NO_THROW(builder.build()) << name;
+    builder.add_file(file);
+    EXPECT_EQ(builder.build().model.arch, arch);
+    const CompiledRecipe compiled = default_recipe(arch);
+    EXPECT_EQ(compiled.text, read_text_file(file));
+    EXPECT_TRUE(is_default_recipe(compiled.name + std::string(":7")));
+    EXPECT_FALSE(is_default_recipe(file + ":7"));
   }
-  EXPECT_EQ(default_recipe_text(),
-            read_text_file(std::string(ADDER_SOURCE_DIR) + "/recipes/tinyshakespeare.toml"));
+}
+
+// 8 heads of 64 channels with 64 states, and steps, data and width as Mamba-1 has them.
+TEST(Recipe, TheDefaultOfMamba2IsTheTargetsModel) {
+  RecipeBuilder builder;
+  builder.add_toml(default_recipe("mamba2").text, "default");
+  Recipe recipe = builder.build();
+  recipe.model.vocab_size = 256;
+  resolve(recipe.model, "test");
+  EXPECT_EQ(recipe.model.heads(), 8);
+  EXPECT_EQ(recipe.model.headdim, 64);
+  EXPECT_EQ(recipe.model.d_state, 64);
+  EXPECT_EQ(recipe.model.d_inner, 512);
 }
 
 TEST(Recipe, TheTableOfKeysIsTheCodes) {

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "tasks/default_recipe.h"
 #include "tasks/recipe_keys.h"
 
@@ -51,6 +53,11 @@ JsonValue json_value(const std::vector<std::string>& value) {
   return list;
 }
 
+constexpr CompiledRecipe kCompiledRecipes[] = {
+    {"recipes/tinyshakespeare.toml (compiled in)", kDefaultRecipe},
+    {"recipes/tinyshakespeare_mamba2.toml (compiled in)", kDefaultRecipeMamba2},
+};
+
 std::string section_title(std::string_view section) {
   if (section == "model") return "the network";
   if (section == "train") return "optimizer, batches, schedule";
@@ -60,7 +67,14 @@ std::string section_title(std::string_view section) {
 
 }  // namespace
 
-std::string_view default_recipe_text() { return kDefaultRecipe; }
+CompiledRecipe default_recipe(std::string_view arch) {
+  return kCompiledRecipes[arch == "mamba2" ? 1 : 0];
+}
+
+bool is_default_recipe(std::string_view where) {
+  return std::any_of(std::begin(kCompiledRecipes), std::end(kCompiledRecipes),
+                     [&](const CompiledRecipe& recipe) { return where.starts_with(recipe.name); });
+}
 
 std::string recipe_toml(const Recipe& recipe) {
   std::string text, current;
