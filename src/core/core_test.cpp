@@ -9,7 +9,6 @@
 #include "core/error.h"
 #include "core/rng.h"
 #include "core/simd_targets.h"
-#include "core/threads.h"
 #include "core/view.h"
 
 namespace adder {
@@ -105,14 +104,6 @@ TEST(ErrorText, NamesWhatWhereExpectedGot) {
   const std::vector<std::string> known = {"learning_rate", "steps", "seed"};
   EXPECT_EQ(nearest_name("lerning_rate", known), "learning_rate");
   EXPECT_EQ(nearest_name("zzzzzzzz", known), "");
-}
-
-TEST(Threads, EveryItemRunsOnce) {
-  for (const int threads : {1, 2, 3}) {
-    std::vector<int> hits(101);
-    parallel_for(threads, 101, [&](int64_t item) { ++hits[static_cast<size_t>(item)]; });
-    EXPECT_EQ(hits, std::vector<int>(101, 1));
-  }
 }
 
 TEST(SimdTargets, EachCanBeForced) {
