@@ -33,9 +33,9 @@ thread_local bool inside = false;
 // Grows in the child of a fork, where the members of older teams do not exist.
 std::atomic<uint32_t> forks{0};
 
-/// Waits until `value` differs from `old`; asleep after kSpin, or at once. Whoever changes the value
-/// calls wake() after that; the order of the two pairs (change, look at `asleep`) and (set `asleep`,
-/// look at the value) is total, so that one of both sees the other.
+/// Waits until `value` differs from `old`; asleep after kSpin, or at once. Whoever changes it calls
+/// wake() after that. The pairs (change, look at `asleep`) and (set `asleep`, look at the
+/// value) have one total order, so that one of both sees the other.
 void await_change(const std::atomic<uint32_t>& value, uint32_t old, std::atomic<bool>& asleep,
                   bool spins) {
   if (spins) {
@@ -129,6 +129,7 @@ Team::~Team() {
 // As many as the system allows; the region is complete with fewer.
 void Team::grow(int members) {
   const SignalsBlocked blocked;
+  members_.reserve(static_cast<size_t>(members));
   while (static_cast<int>(members_.size()) < members) {
     auto member = std::make_unique<Member>();
     const int worker = static_cast<int>(members_.size()) + 1;
@@ -175,8 +176,8 @@ void Team::leave() {
 }
 
 void Team::deal(int workers) {
-  if (shares_.size() != static_cast<size_t>(workers))
-    shares_ = std::vector<Share>(static_cast<size_t>(workers));
+  const auto count = static_cast<size_t>(workers);
+  if (shares_.size() != count) shares_ = std::vector<Share>(count);
   for (int w = 0; w < workers; ++w) {
     Share& share = shares_[static_cast<size_t>(w)];
     share.next.store(region_.items * w / workers, std::memory_order_relaxed);

@@ -21,9 +21,9 @@ struct TeamRegion {
 /// Runs the region on the caller (worker 0) and up to `threads` - 1 members of its team; returns
 /// when every item is done. Each worker has a run of consecutive items of its own, which it does in
 /// order, one at a time, before it takes items of the others: neighbours in memory stay with one
-/// worker, and nobody waits for a slow one's rest. Inside a region the call is serial, with worker
-/// 0. The first exception of an item ends the region (items not yet
-/// begun are left out) and is thrown to the caller. A child of fork() starts with a team of its own.
+/// worker, and nobody waits for a slow one's rest. Inside a region the call is serial, as worker 0.
+/// The first exception of an item ends the region (items not yet begun are left out) and is thrown
+/// to the caller. A child of fork() starts with a team of its own.
 void run_on_team(int threads, const TeamRegion& region);
 
 }  // namespace adder

@@ -44,8 +44,8 @@ TEST(ThreadTeam, EveryItemRunsOnce) {
 }
 
 // Thousands of short regions whose thread count changes: members that wake late find the region
-// closed, or another one that does not want them. Now and then an item takes long enough for members
-// to come in.
+// closed, or another one that does not want them. Now and then an item takes long enough for
+// members to come in.
 TEST(ThreadTeam, ShortRegionsFollowOneAnother) {
   for (int region = 0; region < 20000; ++region) {
     const int threads = 2 + region % 3;

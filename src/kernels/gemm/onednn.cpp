@@ -12,9 +12,8 @@
 namespace adder {
 namespace {
 
-// oneDNN would open threads of its own, whose number changes its blocking and so the bits. Inside
-// an active parallel region it runs on the calling thread; the setting below does the same where
-// the region is inactive (one thread or one item). It is private to the OpenMP task.
+// oneDNN would open OpenMP threads of its own, whose number changes its blocking and so the bits.
+// The setting belongs to the calling thread.
 class OneThread {
  public:
   OneThread() : before_(omp_get_max_threads()) {
