@@ -177,6 +177,13 @@ std::span<const SsdLine<T>> ssd_lines() {
        ssd::recurrent_scratch<T>,
        {ssd::recurrent_forward<T>, ssd::recurrent_backward<T>},
        has_direction<T>},
+      // How products are cut depends on the chunk: no exact class.
+      {info<T>("chunked", 0),
+       [](const Caps& caps, const SsdShape& shape) { return ssd::chunked_accepts(caps, shape); },
+       ssd::chunked_us<T>,
+       ssd::chunked_scratch<T>,
+       {ssd::chunked_forward<T>, ssd::chunked_backward<T>},
+       has_direction<T>},
   };
   return lines;
 }

@@ -1,0 +1,90 @@
+// Work and memory of the chunked lines: by shape alone. No arithmetic here.
+//
+//   walk      an item is (row, group): it takes the chunks of its row one after the other and keeps
+//             the state of its heads at hand
+//   schedule  otherwise: an item is (chunk, group), in three passes: what each chunk adds to the
+//             state, the pass over chunks, what each chunk gives out. The bits are the same.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/buffer.h"
+#include "core/context.h"
+#include "kernels/ssd/ssd_plan.h"
+
+namespace adder::ssd {
+
+/// Longest chunk of the chunked lines: scores of a chunk stay in the second cache.
+inline constexpr int64_t kMaxChunk = 512;
+/// Items from which on rows are walked.
+inline constexpr int64_t kWalkItems = 8;
+/// Rows and columns of scratch are whole words of every target and whole blocks of a matrix unit.
+inline constexpr int64_t kRowBlock = 32;
+inline constexpr int64_t kColumnBlock = 32;
+
+constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+/// Elements from row to row: whole multiples of 256 bytes would share few sets of the first cache.
+constexpr int64_t padded_row(int64_t cols) {
+  const int64_t whole = round_up(cols, kColumnBlock);
+  return whole % 64 == 0 ? whole + 16 : whole;
+}
+
+struct ChunkSizes {
+  explicit ChunkSizes(const SsdShape& shape)
+      : tokens(round_up(std::max<int64_t>(std::min(shape.chunk, shape.len), 1), kRowBlock)),
+        head_dim(shape.head_dim),
+        state(shape.state),
+        channels(round_up(shape.head_dim, kColumnBlock)),
+        states(round_up(shape.state, kColumnBlock)),
+        token_row(padded_row(tokens)),
+        channel_row(padded_row(shape.head_dim)),
+        state_row(padded_row(shape.state)),
+        group_heads(shape.heads / shape.groups),
+        head_row(round_up(group_heads, kColumnBlock)) {}
+
+  int64_t tokens;                             // of the longest chunk, padded
+  int64_t head_dim;                           // P
+  int64_t state;                              // N
+  int64_t channels;                           // P, padded
+  int64_t states;                             // N, padded
+  int64_t token_row, channel_row, state_row;  // elements from row to row of scratch matrices
+  int64_t group_heads;
+  int64_t head_row;
+
+  int64_t token_channels() const { return tokens * channel_row; }
+  int64_t token_states() const { return tokens * state_row; }
+  int64_t scores() const { return tokens * token_row; }
+  int64_t channel_states() const { return channels * state_row; }
+};
+
+inline bool chunk_walks(const SsdShape& shape) {
+  return !shape.packed() && shape.batch * shape.groups >= kWalkItems;
+}
+
+/// Workers that scratch is held for: more threads than cores gain nothing.
+inline int chunk_workers(int64_t items) {
+  static const int cores = available_threads();
+  return static_cast<int>(std::clamp<int64_t>(items, 1, cores));
+}
+inline int64_t chunk_items(const SsdShape& shape) {
+  return shape.groups * (chunk_walks(shape) ? shape.batch : max_chunks(shape));
+}
+
+/// Takes arrays one after the other from a block, or only counts (base == nullptr).
+class Carver {
+ public:
+  explicit Carver(std::byte* base) : base_(base) {}
+  template <class U>
+  void take(U*& out, int64_t count) {
+    out = base_ == nullptr ? nullptr : reinterpret_cast<U*>(base_ + used_);
+    used_ += align_up(count * static_cast<int64_t>(sizeof(U)));
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  int64_t used_ = 0;
+};
+
+}  // namespace adder::ssd

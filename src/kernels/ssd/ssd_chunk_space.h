@@ -1,0 +1,208 @@
+// Scratch memory of the chunked lines: what one worker and one call hold. Pointers only.
+#pragma once
+
+#include "core/dtype.h"
+#include "kernels/ssd/ssd_chunk_plan.h"
+
+namespace adder::ssd {
+
+/// Steps of one chunk, all heads of a group. cs is the inclusive sum of delta A, kept as a pair
+/// cs + cs_low: a difference of two sums keeps its digits after a large step (math.md 0.5).
+template <class C>
+struct ChunkSteps {
+  C* by_token;  // (4, tokens, head_row): scratch; the last is the slope, kept for backward
+  C *delta, *cs, *cs_low;  // (head_row, tokens)
+
+  static void carve(const ChunkSizes& sizes, Carver& carver, ChunkSteps* out) {
+    const int64_t count = sizes.tokens * sizes.head_row;
+    carver.take(out->by_token, 4 * count);
+    carver.take(out->delta, count);
+    carver.take(out->cs, count);
+    carver.take(out->cs_low, count);
+  }
+};
+
+/// While no sum of a chunk lies further than this from its last one, e^(cs_i - cs_j) is the product
+/// of rise_i = e^(cs_i - cs_last) and fall_j = e^(cs_last - cs_j): both far inside the range of a
+/// float, so that rows and columns are scaled in place of scores. Steep chunks form every decay.
+inline constexpr double kMildRange = 40;
+
+/// Decays of one head in one chunk.
+template <class C>
+struct ChunkDecays {
+  C *rise, *fall;                // (tokens): mild: as above; steep: e^cs_i and e^(cs_last - cs_j)
+  C* weight;                     // (tokens): delta_j fall_j
+  const C *delta, *cs, *cs_low;  // (tokens)
+  C whole;                       // e^cs_last
+  C entering;  // what scales the entering state beside rise: mild: whole; steep: 1
+  bool mild;
+
+  static void carve(const ChunkSizes& sizes, Carver& carver, ChunkDecays* out) {
+    carver.take(out->rise, sizes.tokens);
+    carver.take(out->fall, sizes.tokens);
+    carver.take(out->weight, sizes.tokens);
+  }
+};
+
+/// Scratch of one worker.
+template <class C>
+struct ForwardSpace {
+  ChunkSteps<C> steps;
+  ChunkDecays<C> decays;
+  C *B, *C_rows;         // (tokens, state_row)
+  C* scores;             // (tokens, token_row): C_i . B_j
+  C *x, *y;              // (tokens, channel_row)
+  C* added;              // (channels, state_row)
+  C *masked, *C_scaled;  // steep chunks
+  C *masked_left, *C_scaled_left;
+  C *B_t, *C_left, *B_right, *scores_left;  // operands of a group
+  C *x_right, *x_left, *entering;           // operands of a head
+
+  static void carve(const ChunkSizes& sizes, Carver& carver, ForwardSpace* out) {
+    ChunkSteps<C>::carve(sizes, carver, &out->steps);
+    ChunkDecays<C>::carve(sizes, carver, &out->decays);
+    for (C** scores : {&out->scores, &out->masked, &out->scores_left, &out->masked_left}) {
+      carver.take(*scores, sizes.scores());
+    }
+    for (C** rows : {&out->B, &out->C_rows, &out->C_scaled, &out->C_left, &out->B_right,
+                     &out->C_scaled_left}) {
+      carver.take(*rows, sizes.token_states());
+    }
+    for (C** rows : {&out->x, &out->y, &out->x_right}) {
+      carver.take(*rows, sizes.token_channels());
+    }
+    carver.take(out->B_t, sizes.states * sizes.token_row);
+    carver.take(out->x_left, sizes.channels * sizes.token_row);
+    carver.take(out->added, sizes.channel_states());
+    carver.take(out->entering, sizes.states * sizes.channel_row);
+  }
+};
+
+/// Scratch of a forward call: counts it where base is nullptr.
+template <class T>
+struct ForwardScratch {
+  using C = accumulate_t<T>;
+  Chunk* chunks;
+  C *states, *last_added, *whole;
+  int workers;
+  int64_t worker_bytes;
+  std::byte* worker_base;
+  int64_t bytes;
+
+  ForwardScratch(const SsdShape& shape, std::byte* base) {
+    const ChunkSizes sizes(shape);
+    Carver carver(base);
+    carver.take(chunks, max_chunks(shape));
+    const bool walks = chunk_walks(shape);
+    carver.take(states, walks ? shape.batch * shape.state_elements() : shape.saved_elements());
+    carver.take(last_added, walks ? 0 : shape.state_rows() * shape.state_elements());
+    carver.take(whole, walks ? 0 : max_chunks(shape) * shape.heads);
+    workers = chunk_workers(chunk_items(shape));
+    ForwardSpace<C> space;
+    Carver one(nullptr);
+    ForwardSpace<C>::carve(sizes, one, &space);
+    worker_bytes = one.used();
+    carver.take(worker_base, workers * worker_bytes);
+    bytes = carver.used();
+  }
+  ForwardSpace<C> space(const ChunkSizes& sizes, int worker) const {
+    ForwardSpace<C> out;
+    Carver carver(worker_base + worker * worker_bytes);
+    ForwardSpace<C>::carve(sizes, carver, &out);
+    return out;
+  }
+};
+
+/// Scratch of one worker in backward.
+template <class C>
+struct BackwardSpace {
+  ChunkSteps<C> steps;
+  ChunkDecays<C> decays;
+  C *B, *C_rows, *dB, *dC, *through;  // (tokens, state_row)
+  C *scores, *dscores;                // (tokens, token_row): C_i . B_j and its gradient
+  C* pairs;                           // (tokens, token_row): gy_i . x_j, scaled
+  C *x, *gy, *dx, *y;                 // (tokens, channel_row)
+  C *entering, *added;                // (channels, state_row)
+  C *x_steep, *gy_steep, *decay, *masked, *B_scaled;   // steep chunks
+  C *column, *crossing, *out_part, *in_part, *direct;  // (tokens): of one head
+  C* ddelta;                                           // (head_row, tokens)
+  // Operands.
+  C *B_t, *C_left, *B_left, *C_right, *B_right, *scores_left, *scores_left_t;
+  C *x_left, *x_t, *x_right, *gy_left, *gy_left_t, *gy_right, *gy_steep_left;
+  C *masked_left, *B_scaled_left, *entering_right, *entering_t, *leaving_right, *leaving_t;
+
+  static void carve(const ChunkSizes& sizes, Carver& carver, BackwardSpace* out) {
+    ChunkSteps<C>::carve(sizes, carver, &out->steps);
+    ChunkDecays<C>::carve(sizes, carver, &out->decays);
+    for (C** rows :
+         {&out->B, &out->C_rows, &out->dB, &out->dC, &out->through, &out->B_scaled, &out->C_left,
+          &out->B_left, &out->C_right, &out->B_right, &out->B_scaled_left}) {
+      carver.take(*rows, sizes.token_states());
+    }
+    for (C** scores : {&out->scores, &out->dscores, &out->pairs, &out->decay, &out->masked,
+                       &out->scores_left, &out->scores_left_t, &out->masked_left}) {
+      carver.take(*scores, sizes.scores());
+    }
+    for (C** rows :
+         {&out->x, &out->gy, &out->dx, &out->y, &out->x_steep, &out->gy_steep, &out->x_left,
+          &out->x_right, &out->gy_left, &out->gy_right, &out->gy_steep_left}) {
+      carver.take(*rows, sizes.token_channels());
+    }
+    for (C** channels : {&out->x_t, &out->gy_left_t}) {
+      carver.take(*channels, sizes.channels * sizes.token_row);
+    }
+    for (C** states : {&out->entering, &out->added, &out->entering_right, &out->leaving_right}) {
+      carver.take(*states, sizes.channel_states());
+    }
+    for (C** states : {&out->entering_t, &out->leaving_t}) {
+      carver.take(*states, sizes.states * sizes.channel_row);
+    }
+    carver.take(out->B_t, sizes.states * sizes.token_row);
+    for (C** tokens : {&out->column, &out->crossing, &out->out_part, &out->in_part, &out->direct}) {
+      carver.take(*tokens, sizes.tokens);
+    }
+    carver.take(out->ddelta, sizes.head_row * sizes.tokens);
+  }
+};
+
+/// Scratch of a backward call.
+template <class T>
+struct BackwardScratch {
+  using C = accumulate_t<T>;
+  Chunk* chunks;
+  C* gradients;          // (chunks or rows, heads, head_dim, state_row): of the state that leaves
+  C* whole;              // (chunks, heads): e^cs_last
+  C *dA, *dt_bias, *dD;  // (chunks, heads), (chunks, d_elements): parts
+  int workers;
+  int64_t worker_bytes;
+  std::byte* worker_base;
+  int64_t bytes;
+
+  BackwardScratch(const SsdShape& shape, std::byte* base) {
+    const ChunkSizes sizes(shape);
+    Carver carver(base);
+    const int64_t most = max_chunks(shape);
+    carver.take(chunks, most);
+    const int64_t matrices = (chunk_walks(shape) ? shape.batch : most) * shape.heads;
+    carver.take(gradients, matrices * shape.head_dim * sizes.state_row);
+    carver.take(whole, most * shape.heads);
+    carver.take(dA, most * shape.heads);
+    carver.take(dt_bias, most * shape.heads);
+    carver.take(dD, most * shape.d_elements());
+    workers = chunk_workers(chunk_items(shape));
+    BackwardSpace<C> space;
+    Carver one(nullptr);
+    BackwardSpace<C>::carve(sizes, one, &space);
+    worker_bytes = one.used();
+    carver.take(worker_base, workers * worker_bytes);
+    bytes = carver.used();
+  }
+  BackwardSpace<C> space(const ChunkSizes& sizes, int worker) const {
+    BackwardSpace<C> out;
+    Carver carver(worker_base + worker * worker_bytes);
+    BackwardSpace<C>::carve(sizes, carver, &out);
+    return out;
+  }
+};
+
+}  // namespace adder::ssd
