@@ -52,7 +52,7 @@ struct ModelConfig {
   bool d_has_hdim = false;  // D per channel instead of per head
   bool rmsnorm = true;      // gated norm before out_proj
   bool norm_before_gate = false;
-  int64_t norm_groups = 0;   // of the gated norm: ngroups when 0 (state-spaces); 1 in transformers
+  int64_t norm_groups = 0;   // of the gated norm: ngroups when 0; 1 in older transformers
   int64_t chunk_size = 256;  // a speed hint, not part of the model
 
   // Stack.

@@ -90,7 +90,6 @@ void read_hf_mamba2(JsonFields& fields, ModelConfig& config) {
   config.d_state = fields.get_int("state_size", 128);
   config.headdim = fields.get_int("head_dim", 64);
   config.ngroups = fields.get_int("n_groups", 8);
-  config.norm_groups = 1;  // formats.md 3.2: over the whole width whatever n_groups is
   config.chunk_size = fields.get_int("chunk_size", 256);
   config.tie_embeddings = fields.get_bool("tie_word_embeddings", false);
   get_pair(fields, "time_step_limit", &config.dt_limit_min, &config.dt_limit_max);

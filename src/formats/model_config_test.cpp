@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 #include "formats/model_config_fields.h"
 #include "formats/scratch_folder.h"
@@ -62,7 +63,7 @@ TEST(ModelConfig, MissingKeysTakeTheDocumentedDefaults) {
   const ModelConfig hf2 = parse(R"({"model_type": "mamba2"})");
   EXPECT_EQ(hf2.d_inner, 8192);
   EXPECT_EQ(hf2.ngroups, 8);
-  EXPECT_EQ(hf2.norm_groups, 1);
+  EXPECT_EQ(hf2.norm_groups, 8);  // as state-spaces and transformers 5.23 norm
   EXPECT_EQ(hf2.eos_token_ids, std::vector<int64_t>{2});
   const ModelConfig native = parse(R"({"d_model": 2560})");
   EXPECT_EQ(native.vocab_size, 50277);
@@ -282,18 +283,20 @@ TEST(ModelConfig, PublishedConfigsRoundTripInTheirOwnLayout) {
 }
 
 TEST(ModelConfig, WritesTheKeysThatTransformersWrites) {
-  const std::string path = golden("models_hf/mamba_base/config.json");
-  const JsonValue published = read_json_file(path);
-  const JsonValue written = model_config_json(read_model_config(path).config, ConfigLayout::hf);
-  for (const JsonMember& member : published.as_object()) {
-    // Speed switches of that library, and its version.
-    if (member.key == "transformers_version" || member.key == "use_associative_scan" ||
-        member.key == "use_mambapy") {
-      continue;
+  // Speed switches of that library, its version, and a limit that it takes by default.
+  const std::set<std::string> left_out = {"transformers_version", "use_associative_scan",
+                                          "use_mambapy", "time_step_limit"};
+  for (const char* name :
+       {"models_hf/mamba_base/config.json", "models_hf/mamba2_base/config.json"}) {
+    const std::string path = golden(name);
+    const JsonValue published = read_json_file(path);
+    const JsonValue written = model_config_json(read_model_config(path).config, ConfigLayout::hf);
+    for (const JsonMember& member : published.as_object()) {
+      if (left_out.contains(member.key)) continue;
+      const JsonValue* ours = written.find(member.key);
+      ASSERT_NE(ours, nullptr) << member.key;
+      EXPECT_TRUE(*ours == member.value) << member.key;
     }
-    const JsonValue* ours = written.find(member.key);
-    ASSERT_NE(ours, nullptr) << member.key;
-    EXPECT_TRUE(*ours == member.value) << member.key;
   }
 }
 
@@ -325,6 +328,8 @@ TEST(ModelConfig, SaysWhatTransformersCannotExpress) {
       {"mamba2", [](Config& c) { c.rmsnorm = false; }, "rmsnorm"},
       {"mamba2", [](Config& c) { c.norm_before_gate = true; }, "norm_before_gate"},
       {"mamba2", [](Config& c) { c.ngroups = 2; }, "norm_groups"},
+      {"mamba2", [](Config& c) { c.norm_groups = 2; }, "norm_groups"},
+      {"mamba2", [](Config& c) { c.ngroups = 2, c.norm_groups = 1; }, "(ngroups)"},
   };
   for (const Case& one : kCases) {
     const Config config = changed(one.arch, one.change);
@@ -359,7 +364,7 @@ TEST(ModelConfig, WhatTransformersExpressesSurvivesItsLayout) {
     }
   }
   const Config limited =
-      changed("mamba2", [](Config& c) { c.dt_limit_min = 0.01, c.ngroups = 4, c.norm_groups = 1; });
+      changed("mamba2", [](Config& c) { c.dt_limit_min = 0.01, c.dt_limit_max = 0.5; });
   const JsonValue json = model_config_json(limited, ConfigLayout::hf);
   EXPECT_TRUE(parse_model_config(parse_json(write_json(json), "f"), "f").config == limited);
 }
