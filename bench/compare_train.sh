@@ -1,26 +1,48 @@
 #!/usr/bin/env bash
 # Training step of Adder and of PyTorch in one run on one machine: prints both and the ratio.
-#   bench/compare_train.sh PYTHON PEER_SCRIPT
-# PYTHON has torch and transformers; PEER_SCRIPT is cpu_train.py of the peers (shared/peers). Rows
-# go to bench/results/compare_train.jsonl. PyTorch is needed only here, never for the build.
+#   bench/compare_train.sh [mamba1|mamba2] PYTHON PEER_SCRIPT
+# PYTHON has torch and transformers; PEER_SCRIPT is cpu_train.py of the peers (shared/peers). Each of
+# the peer's ways (eager, compiled) that finishes gives a row for f32 and, for Mamba-2, bf16, in
+# bench/results/compare_train.jsonl. PyTorch is needed only here, never for the build. ADDER_BIN: the
+# binary, build/release/bin/adder unless set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=${1:?usage: bench/compare_train.sh PYTHON PEER_SCRIPT}
-peer=${2:?usage: bench/compare_train.sh PYTHON PEER_SCRIPT}
-adder=build/release/bin/adder
+usage="usage: bench/compare_train.sh [mamba1|mamba2] PYTHON PEER_SCRIPT"
+arch=mamba1
+if [[ ${1:-} == mamba[12] ]]; then arch=$1; shift; fi
+python=${1:?$usage}
+peer=${2:?$usage}
+adder=${ADDER_BIN:-build/release/bin/adder}
 results=bench/results/compare_train.jsonl
 
-ours=$("$adder" bench train --json --filter mamba1 --filter f32 | grep '"kind":"row"')
-echo "$ours"
-peer_line=$("$python" "$peer" m1c 2>/dev/null | tee /dev/stderr | grep 's/step')
+case $arch in
+  mamba1) peers="m1c" dtypes="f32" ;;  # eager takes most of a minute a step
+  mamba2) peers="m2 m2c" dtypes="f32 bf16" ;;
+esac
 
-"$python" - "$ours" "$peer_line" "$results" <<'PY'
+ours=""
+for dtype in $dtypes; do
+  row=$("$adder" bench train --json --filter "$arch" --filter " $dtype" | grep '"kind":"row"')
+  ours+="$row"$'\n'
+done
+theirs=""
+for which in $peers; do
+  line=$("$python" "$peer" "$which" 2>/dev/null | tee /dev/stderr | grep 's/step')
+  theirs+="$line"$'\n'
+done
+
+"$python" - "$ours" "$theirs" "$results" <<'PY'
 import json, re, sys
-row = json.loads(sys.argv[1].splitlines()[-1])
-peer = float(re.search(r": ([0-9.]+) s/step", sys.argv[2]).group(1))
-ours = row["median_us"] / 1e6
-print(f"Adder {ours:.3f} s a step, PyTorch (compiled) {peer:.3f} s: {peer / ours:.1f}x")
-row.update(kind="comparison", peer="transformers compiled", peer_s=peer, ratio=peer / ours)
+rows = [json.loads(line) for line in sys.argv[1].splitlines() if line]
+peers = [line for line in sys.argv[2].splitlines() if line]
 with open(sys.argv[3], "a") as out:
-    out.write(json.dumps(row) + "\n")
+    for row in rows:
+        ours = row["median_us"] / 1e6
+        for line in peers:
+            peer = float(re.search(r": ([0-9.]+) s/step", line).group(1))
+            name = "transformers " + ("compiled" if "compiled" in line else "eager")
+            print(f"{row['line']} {row['dtype']}: Adder {ours:.3f} s a step, {name} f32 {peer:.3f} s: "
+                  f"{peer / ours:.1f}x")
+            out.write(json.dumps(row | {"kind": "comparison", "peer": name, "peer_s": peer,
+                                        "ratio": peer / ours}) + "\n")
 PY
