@@ -1,10 +1,8 @@
-#include <memory>
 #include <utility>
 
 #include "kernels/conv1d/conv1d.h"
 #include "kernels/ref/conv1d_ref.h"
-#include "measure/evaluation.h"
-#include "measure/variant.h"
+#include "measure/problem_variants.h"
 
 namespace adder::measure {
 namespace {
@@ -43,6 +41,7 @@ struct Case {
 template <class T>
 struct Problem {
   using Acc = accumulate_t<T>;
+  using Case = measure::Case;
   explicit Problem(const Case& c)
       : given(c),
         x(tokens()),
@@ -78,13 +77,13 @@ struct Problem {
     }
   }
 
-  template <class U>
-  Problem<U> converted() const {
+  Problem<double> wide() const {
+    using U = double;
     Problem<U> out(given);
     out.x = x.template converted<U>();
     out.gy = gy.template converted<U>();
-    out.w = w.template converted<accumulate_t<U>>();
-    out.bias = bias.template converted<accumulate_t<U>>();
+    out.w = w.template converted<U>();
+    out.bias = bias.template converted<U>();
     out.s0 = s0.template converted<U>();
     out.gsT = gsT.template converted<U>();
     if (given.in_place) out.sT = out.s0;
@@ -139,6 +138,18 @@ struct Problem {
     inputs.watch("state_index", index);
     inputs.watch("order", order);
   }
+  template <class Visit>
+  static void outputs(Direction direction, const Visit& visit) {
+    if (direction == Direction::forward) {
+      visit("y", [](auto& p) -> auto& { return p.y; });
+      visit("sT", [](auto& p) -> auto& { return p.sT; });
+    } else {
+      visit("dx", [](auto& p) -> auto& { return p.dx; });
+      visit("dw", [](auto& p) -> auto& { return p.dw; });
+      visit("dbias", [](auto& p) -> auto& { return p.dbias; });
+      visit("ds0", [](auto& p) -> auto& { return p.ds0; });
+    }
+  }
 
   Case given;
   Guarded<T> x, gy, y, dx;
@@ -148,7 +159,7 @@ struct Problem {
 };
 
 template <class T>
-void run_reference(Problem<T>& problem, Direction direction, bool absolute) {
+void run_reference(Problem<T>& problem, Direction direction, bool absolute, std::string_view) {
   if (direction == Direction::forward) {
     ref::conv1d_forward(problem.given.shape, problem.forward(), absolute);
   } else {
@@ -166,66 +177,9 @@ void run_door(Problem<T>& problem, Direction direction, Context& context, std::s
 }
 
 template <class T>
-Comparison check(const Case& given, const std::string& line, Direction direction,
-                 const RunOptions& options) {
-  Problem<T> got(given, options.seed);
-  auto evaluated = got.template converted<T>();
-  auto expected = got.template converted<double>();
-  auto absolute = got.template converted<double>();
-  InputWatch inputs;
-  got.watch(inputs);
-  run_planned(options.threads, [&](Context& context) { run_door(got, direction, context, line); });
-  run_reference(expected, direction, false);
-  run_reference(evaluated, direction, false);
-  run_reference(absolute, direction, true);
-  Comparison comparison;
-  inputs.check(comparison);
-  if (direction == Direction::forward) {
-    compare_output(comparison, "y", got.y, expected.y, evaluated.y, absolute.y);
-    compare_output(comparison, "sT", got.sT, expected.sT, evaluated.sT, absolute.sT);
-  } else {
-    compare_output(comparison, "dx", got.dx, expected.dx, evaluated.dx, absolute.dx);
-    compare_output(comparison, "dw", got.dw, expected.dw, evaluated.dw, absolute.dw);
-    compare_output(comparison, "dbias", got.dbias, expected.dbias, evaluated.dbias, absolute.dbias);
-    compare_output(comparison, "ds0", got.ds0, expected.ds0, evaluated.ds0, absolute.ds0);
-  }
-  return comparison;
-}
-
-template <class T>
-void add_variants(std::vector<Variant>& variants, const Case& given) {
-  Conv1dShape shape = given.shape;
-  shape.strided = given.channel_stride != 1;
-  for (const auto& line : conv1d_lines<T>()) {
-    for (const Direction direction : {Direction::forward, Direction::backward}) {
-      Variant variant;
-      variant.family = "conv1d";
-      variant.line = line.info;
-      variant.direction = direction;
-      variant.shape = given.describe();
-      variant.cost = shape.cost(direction, dtype_of<T>);
-      variant.accepted = line.accepts(Context{}.caps(), shape);
-      const std::string name = line.info.name;
-      variant.check = [=](const RunOptions& options) {
-        return check<T>(given, name, direction, options);
-      };
-      variant.prepare = [=](const RunOptions& options) -> std::unique_ptr<Prepared> {
-        return std::make_unique<PreparedCall<Problem<T>>>(
-            std::make_unique<Problem<T>>(given, options.seed), options.threads,
-            [=](Problem<T>& problem, Context& context) {
-              run_door(problem, direction, context, name);
-            });
-      };
-      variant.prepare_reference = [=](const RunOptions& options) -> std::unique_ptr<Prepared> {
-        return std::make_unique<PreparedCall<Problem<T>>>(
-            std::make_unique<Problem<T>>(given, options.seed), 1,
-            [=](Problem<T>& problem, Context& context) {
-              if (!context.arena->measuring()) run_reference(problem, direction, false);
-            });
-      };
-      variants.push_back(std::move(variant));
-    }
-  }
+void add_variants(std::vector<Variant>& variants, Case given) {
+  given.shape.strided = given.channel_stride != 1;
+  append_variants<Problem<T>>(variants, "conv1d", conv1d_lines<T>(), given);
 }
 
 std::vector<Case> test_cases() {

@@ -1,11 +1,6 @@
-#include <memory>
-#include <tuple>
-#include <utility>
-
 #include "kernels/embed/embed.h"
 #include "kernels/ref/embed_ref.h"
-#include "measure/evaluation.h"
-#include "measure/variant.h"
+#include "measure/problem_variants.h"
 
 namespace adder::measure {
 namespace {
@@ -17,6 +12,10 @@ struct Case {
   Ids ids = Ids::uniform;
   double scale = 1.0;
 
+  // Without rows forward writes nothing (embed_test runs it).
+  bool writes(Direction direction) const {
+    return direction == Direction::backward || shape.rows > 0;
+  }
   std::string describe() const {
     const char* names[] = {" uniform", " one", " each"};
     std::string text = shape.describe() + names[static_cast<int>(ids)];
@@ -28,6 +27,7 @@ struct Case {
 template <class T, class P>
 struct Problem {
   using Acc = accumulate_t<T>;
+  using Case = measure::Case;
   explicit Problem(const Case& c)
       : given(c),
         ids(c.shape.rows),
@@ -48,14 +48,26 @@ struct Problem {
     fill_normal(g, seed, "embed.g", c.scale);
     fill_normal(dtable, seed, "embed.dtable", c.scale);
   }
-  template <class U, class Q>
-  Problem<U, Q> converted() const {
-    Problem<U, Q> to(given);
+  Problem<double, double> wide() const {
+    Problem<double, double> to(given);
     to.ids = ids;
-    to.table = table.template converted<Q>();
-    to.g = g.template converted<accumulate_t<U>>();
-    to.dtable = dtable.template converted<accumulate_t<U>>();
+    to.table = table.template converted<double>();
+    to.g = g.template converted<double>();
+    to.dtable = dtable.template converted<double>();
     return to;
+  }
+  void watch(InputWatch& inputs) const {
+    inputs.watch("ids", ids);
+    inputs.watch("table", table);
+    inputs.watch("g", g);
+  }
+  template <class Visit>
+  static void outputs(Direction direction, const Visit& visit) {
+    if (direction == Direction::forward) {
+      visit("out", [](auto& p) -> auto& { return p.out; });
+    } else {
+      visit("dtable", [](auto& p) -> auto& { return p.dtable; });
+    }
   }
   EmbedForward<T, P> forward() { return {ids.data(), table.data(), out.data()}; }
   EmbedBackward<T> backward() { return {ids.data(), g.data(), dtable.data()}; }
@@ -68,7 +80,7 @@ struct Problem {
 };
 
 template <class T, class P>
-void run_reference(Problem<T, P>& problem, Direction direction, bool absolute) {
+void run_reference(Problem<T, P>& problem, Direction direction, bool absolute, std::string_view) {
   if (direction == Direction::forward) {
     ref::embed_forward(problem.given.shape, problem.forward(), absolute);
   } else {
@@ -87,66 +99,9 @@ void run_door(Problem<T, P>& problem, Direction direction, Context& context,
 }
 
 template <class T, class P>
-Comparison check(const Case& given, const std::string& line, Direction direction,
-                 const RunOptions& options) {
-  Problem<T, P> got(given, options.seed);
-  auto evaluated = got.template converted<T, P>();
-  auto expected = got.template converted<double, double>();
-  auto absolute = got.template converted<double, double>();
-  InputWatch inputs;
-  inputs.watch("ids", got.ids);
-  inputs.watch("table", got.table);
-  inputs.watch("g", got.g);
-  run_planned(options.threads, [&](Context& context) { run_door(got, direction, context, line); });
-  run_reference(expected, direction, false);
-  run_reference(evaluated, direction, false);
-  run_reference(absolute, direction, true);
-  Comparison result;
-  inputs.check(result);
-  if (direction == Direction::forward) {
-    compare_output(result, "out", got.out, expected.out, evaluated.out, absolute.out);
-  } else {
-    compare_output(result, "dtable", got.dtable, expected.dtable, evaluated.dtable,
-                   absolute.dtable);
-  }
-  return result;
-}
-
-template <class T, class P>
 void add_variants(std::vector<Variant>& variants, const Case& given) {
-  const std::string suffix = std::string(" table ") + std::string(dtype_name(dtype_of<P>));
-  for (const auto& line : embed_lines<T, P>()) {
-    for (const Direction direction : {Direction::forward, Direction::backward}) {
-      // Without rows forward writes nothing that could be compared (embed_test runs it).
-      if (direction == Direction::forward && given.shape.rows == 0) continue;
-      Variant variant;
-      variant.family = "embed";
-      variant.line = line.info;
-      variant.direction = direction;
-      variant.shape = given.describe() + suffix;
-      variant.cost = given.shape.cost(direction, dtype_of<T>);
-      variant.accepted = line.accepts(Context{}.caps(), given.shape);
-      const std::string name = line.info.name;
-      variant.check = [=](const RunOptions& options) {
-        return check<T, P>(given, name, direction, options);
-      };
-      const auto prepare = [=](bool reference) {
-        return [=](const RunOptions& options) -> std::unique_ptr<Prepared> {
-          return std::make_unique<PreparedCall<Problem<T, P>>>(
-              std::make_unique<Problem<T, P>>(given, options.seed), reference ? 1 : options.threads,
-              [=](Problem<T, P>& problem, Context& context) {
-                if (!reference) run_door(problem, direction, context, name);
-                if (reference && !context.arena->measuring()) {
-                  run_reference(problem, direction, false);
-                }
-              });
-        };
-      };
-      variant.prepare = prepare(false);
-      variant.prepare_reference = prepare(true);
-      variants.push_back(std::move(variant));
-    }
-  }
+  append_variants<Problem<T, P>>(variants, "embed", embed_lines<T, P>(), given,
+                                 " table " + std::string(dtype_name(dtype_of<P>)));
 }
 
 std::vector<Case> test_cases() {

@@ -1,12 +1,8 @@
-#include <memory>
-#include <tuple>
 #include <type_traits>
-#include <utility>
 
 #include "kernels/norm/norm.h"
 #include "kernels/ref/norm_ref.h"
-#include "measure/evaluation.h"
-#include "measure/variant.h"
+#include "measure/problem_variants.h"
 
 namespace adder::measure {
 namespace {
@@ -15,8 +11,7 @@ std::string numbered(const char* name, double value) {
   return std::string(" ") + name + " " + std::to_string(value);
 }
 
-// ---- RMSNorm and LayerNorm with the residual add
-// -------------------------------------------------
+// RMSNorm and LayerNorm with the residual add.
 
 struct NormCase {
   NormShape shape;
@@ -30,6 +25,10 @@ struct NormCase {
   double scale = 1.0;
   double offset = 0.0;
 
+  // Without rows forward writes nothing (norm_test runs it).
+  bool writes(Direction direction) const {
+    return direction == Direction::backward || shape.rows > 0;
+  }
   std::string describe() const {
     std::string text = shape.describe();
     if (x) text += " x";
@@ -48,6 +47,7 @@ struct NormCase {
 template <class T, class R>
 struct NormProblem {
   using Acc = accumulate_t<T>;
+  using Case = NormCase;
   explicit NormProblem(const NormCase& c)
       : given(c),
         x(c.shape.rows * (c.shape.width + c.gap)),
@@ -103,19 +103,18 @@ struct NormProblem {
     given_mean = mean64.template converted<Acc>();
   }
 
-  template <class U, class S>
-  NormProblem<U, S> converted() const {
-    NormProblem<U, S> out(given);
-    out.x = x.template converted<U>();
-    out.gy = gy.template converted<U>();
-    out.residual_in = residual_in.template converted<S>();
-    out.r = r.template converted<S>();
-    out.g_later = g_later.template converted<S>();
-    out.w = w.template converted<accumulate_t<U>>();
-    out.b = b.template converted<accumulate_t<U>>();
-    out.given_rstd = given_rstd.template converted<accumulate_t<U>>();
-    out.given_mean = given_mean.template converted<accumulate_t<U>>();
-    if constexpr (std::is_same_v<R, Bf16> && !std::is_same_v<S, Bf16>) {
+  NormProblem<double, double> wide() const {
+    NormProblem<double, double> out(given);
+    out.x = x.template converted<double>();
+    out.gy = gy.template converted<double>();
+    out.residual_in = residual_in.template converted<double>();
+    out.r = r.template converted<double>();
+    out.g_later = g_later.template converted<double>();
+    out.w = w.template converted<double>();
+    out.b = b.template converted<double>();
+    out.given_rstd = given_rstd.template converted<double>();
+    out.given_mean = given_mean.template converted<double>();
+    if constexpr (std::is_same_v<R, Bf16>) {
       if (given.x && given.residual) round_residual(out);
     }
     if (given.in_place) {
@@ -127,14 +126,13 @@ struct NormProblem {
 
   // The sum is what the bf16 residual stores, by definition: the double reference starts from it,
   // or its distance from the unrounded sum would pass for an error of the statistics.
-  template <class U, class S>
-  void round_residual(NormProblem<U, S>& out) const {
+  void round_residual(NormProblem<double, double>& out) const {
     const int64_t width = given.shape.width;
     for (int64_t i = 0; i < count(); ++i) {
       const int64_t at = i / width * (width + given.gap) + i % width;
       const double sum = to_double(residual_in[i]) + to_double(x[at]);
-      out.residual_in[i] = from_double<S>(to_double(from_double<Bf16>(sum)));
-      out.x[at] = U(0);
+      out.residual_in[i] = to_double(from_double<Bf16>(sum));
+      out.x[at] = 0;
     }
   }
 
@@ -179,6 +177,20 @@ struct NormProblem {
     inputs.watch("given_rstd", given_rstd);
     inputs.watch("given_mean", given_mean);
   }
+  template <class Visit>
+  static void outputs(Direction direction, const Visit& visit) {
+    if (direction == Direction::forward) {
+      visit("y", [](auto& p) -> auto& { return p.y; });
+      visit("residual_out", [](auto& p) -> auto& { return p.residual_out; });
+      visit("rstd", [](auto& p) -> auto& { return p.rstd; });
+      visit("mean", [](auto& p) -> auto& { return p.mean; });
+    } else {
+      visit("dr", [](auto& p) -> auto& { return p.dr; });
+      visit("dx", [](auto& p) -> auto& { return p.dx; });
+      visit("dw", [](auto& p) -> auto& { return p.dw; });
+      visit("db", [](auto& p) -> auto& { return p.db; });
+    }
+  }
 
   NormCase given;
   Guarded<T> x, y, gy, dx;
@@ -187,7 +199,8 @@ struct NormProblem {
 };
 
 template <class T, class R>
-void run_reference(NormProblem<T, R>& problem, Direction direction, bool absolute) {
+void run_reference(NormProblem<T, R>& problem, Direction direction, bool absolute,
+                   std::string_view) {
   if (direction == Direction::forward) {
     ref::norm_forward(problem.given.shape, problem.forward(), absolute);
   } else {
@@ -205,39 +218,7 @@ void run_door(NormProblem<T, R>& problem, Direction direction, Context& context,
   }
 }
 
-template <class T, class R>
-Comparison check(const NormCase& given, const std::string& line, Direction direction,
-                 const RunOptions& options) {
-  NormProblem<T, R> got(given, options.seed);
-  auto evaluated = got.template converted<T, R>();
-  auto expected = got.template converted<double, double>();
-  auto absolute = got.template converted<double, double>();
-  InputWatch inputs;
-  got.watch(inputs);
-  run_planned(options.threads, [&](Context& context) { run_door(got, direction, context, line); });
-  run_reference(expected, direction, false);
-  run_reference(evaluated, direction, false);
-  run_reference(absolute, direction, true);
-  Comparison result;
-  inputs.check(result);
-  const auto& [e, v, a] = std::tie(expected, evaluated, absolute);
-  if (direction == Direction::forward) {
-    compare_output(result, "y", got.y, e.y, v.y, a.y);
-    compare_output(result, "residual_out", got.residual_out, e.residual_out, v.residual_out,
-                   a.residual_out);
-    compare_output(result, "rstd", got.rstd, e.rstd, v.rstd, a.rstd);
-    compare_output(result, "mean", got.mean, e.mean, v.mean, a.mean);
-  } else {
-    compare_output(result, "dr", got.dr, e.dr, v.dr, a.dr);
-    compare_output(result, "dx", got.dx, e.dx, v.dx, a.dx);
-    compare_output(result, "dw", got.dw, e.dw, v.dw, a.dw);
-    compare_output(result, "db", got.db, e.db, v.db, a.db);
-  }
-  return result;
-}
-
-// ---- gated RMSNorm
-// -------------------------------------------------------------------------------
+// Gated RMSNorm.
 
 struct GatedCase {
   GatedNormShape shape;
@@ -245,6 +226,10 @@ struct GatedCase {
   bool dw = true;
   double scale = 1.0;
 
+  // Without rows forward writes nothing (norm_test runs it).
+  bool writes(Direction direction) const {
+    return direction == Direction::backward || shape.rows > 0;
+  }
   std::string describe() const {
     std::string text = shape.describe();
     if (gap != 0) text += " gap " + std::to_string(gap);
@@ -257,6 +242,7 @@ struct GatedCase {
 template <class T>
 struct GatedProblem {
   using Acc = accumulate_t<T>;
+  using Case = GatedCase;
   explicit GatedProblem(const GatedCase& c)
       : given(c),
         y(count(1)),
@@ -276,19 +262,18 @@ struct GatedProblem {
     fill_normal(gout, seed, "gated.gout");
     fill_uniform(w, seed, "gated.w", -1.5, 1.5);
     // What forward would have kept for backward: here in double, rounded once.
-    auto in_double = converted<double>();
+    auto in_double = wide();
     ref::gated_norm_forward(given.shape, in_double.forward(), false);
     given_rstd = in_double.rstd.template converted<Acc>();
   }
 
-  template <class U>
-  GatedProblem<U> converted() const {
-    GatedProblem<U> to(given);
-    to.y = y.template converted<U>();
-    to.z = z.template converted<U>();
-    to.gout = gout.template converted<U>();
-    to.w = w.template converted<accumulate_t<U>>();
-    to.given_rstd = given_rstd.template converted<accumulate_t<U>>();
+  GatedProblem<double> wide() const {
+    GatedProblem<double> to(given);
+    to.y = y.template converted<double>();
+    to.z = z.template converted<double>();
+    to.gout = gout.template converted<double>();
+    to.w = w.template converted<double>();
+    to.given_rstd = given_rstd.template converted<double>();
     return to;
   }
 
@@ -321,6 +306,17 @@ struct GatedProblem {
     inputs.watch("gout", gout);
     inputs.watch("given_rstd", given_rstd);
   }
+  template <class Visit>
+  static void outputs(Direction direction, const Visit& visit) {
+    if (direction == Direction::forward) {
+      visit("out", [](auto& p) -> auto& { return p.out; });
+      visit("rstd", [](auto& p) -> auto& { return p.rstd; });
+    } else {
+      visit("dy", [](auto& p) -> auto& { return p.dy; });
+      visit("dz", [](auto& p) -> auto& { return p.dz; });
+      visit("dw", [](auto& p) -> auto& { return p.dw; });
+    }
+  }
 
   GatedCase given;
   Guarded<T> y, z, out, gout, dy, dz;
@@ -328,7 +324,7 @@ struct GatedProblem {
 };
 
 template <class T>
-void run_reference(GatedProblem<T>& problem, Direction direction, bool absolute) {
+void run_reference(GatedProblem<T>& problem, Direction direction, bool absolute, std::string_view) {
   if (direction == Direction::forward) {
     ref::gated_norm_forward(problem.given.shape, problem.forward(), absolute);
   } else {
@@ -346,85 +342,15 @@ void run_door(GatedProblem<T>& problem, Direction direction, Context& context,
   }
 }
 
-template <class T>
-Comparison check(const GatedCase& given, const std::string& line, Direction direction,
-                 const RunOptions& options) {
-  GatedProblem<T> got(given, options.seed);
-  auto evaluated = got.template converted<T>();
-  auto expected = got.template converted<double>();
-  auto absolute = got.template converted<double>();
-  InputWatch inputs;
-  got.watch(inputs);
-  run_planned(options.threads, [&](Context& context) { run_door(got, direction, context, line); });
-  run_reference(expected, direction, false);
-  run_reference(evaluated, direction, false);
-  run_reference(absolute, direction, true);
-  Comparison result;
-  inputs.check(result);
-  const auto& [e, v, a] = std::tie(expected, evaluated, absolute);
-  if (direction == Direction::forward) {
-    compare_output(result, "out", got.out, e.out, v.out, a.out);
-    compare_output(result, "rstd", got.rstd, e.rstd, v.rstd, a.rstd);
-  } else {
-    compare_output(result, "dy", got.dy, e.dy, v.dy, a.dy);
-    compare_output(result, "dz", got.dz, e.dz, v.dz, a.dz);
-    compare_output(result, "dw", got.dw, e.dw, v.dw, a.dw);
-  }
-  return result;
-}
-
-// ---- the lists
-// -----------------------------------------------------------------------------------
-
-// Both directions of one table line on one case.
-template <class Problem, class AnyLine, class AnyCase, class Check>
-void add_line(std::vector<Variant>& variants, const AnyLine& line, const AnyCase& given,
-              const std::string& suffix, const Check& check_line) {
-  for (const Direction direction : {Direction::forward, Direction::backward}) {
-    // Without rows forward writes nothing that could be compared (norm_test runs it).
-    if (direction == Direction::forward && given.shape.rows == 0) continue;
-    Variant variant;
-    variant.family = "norm";
-    variant.line = line.info;
-    variant.direction = direction;
-    variant.shape = given.describe() + suffix;
-    variant.cost = given.shape.cost(direction, line.info.dtype);
-    variant.accepted = line.accepts(Context{}.caps(), given.shape);
-    const std::string name = line.info.name;
-    variant.check = [=](const RunOptions& options) {
-      return check_line(given, name, direction, options);
-    };
-    const auto prepare = [=](bool reference) {
-      return [=](const RunOptions& options) -> std::unique_ptr<Prepared> {
-        return std::make_unique<PreparedCall<Problem>>(
-            std::make_unique<Problem>(given, options.seed), reference ? 1 : options.threads,
-            [=](Problem& problem, Context& context) {
-              if (!reference) run_door(problem, direction, context, name);
-              if (reference && !context.arena->measuring()) {
-                run_reference(problem, direction, false);
-              }
-            });
-      };
-    };
-    variant.prepare = prepare(false);
-    variant.prepare_reference = prepare(true);
-    variants.push_back(std::move(variant));
-  }
-}
-
 template <class T, class R>
 void add_norm(std::vector<Variant>& variants, const NormCase& given) {
-  const std::string suffix = std::string(" residual ") + std::string(dtype_name(dtype_of<R>));
-  for (const auto& line : norm_lines<T, R>()) {
-    add_line<NormProblem<T, R>>(variants, line, given, suffix, check<T, R>);
-  }
+  append_variants<NormProblem<T, R>>(variants, "norm", norm_lines<T, R>(), given,
+                                     " residual " + std::string(dtype_name(dtype_of<R>)));
 }
 
 template <class T>
 void add_gated(std::vector<Variant>& variants, const GatedCase& given) {
-  for (const auto& line : gated_norm_lines<T>()) {
-    add_line<GatedProblem<T>>(variants, line, given, "", check<T>);
-  }
+  append_variants<GatedProblem<T>>(variants, "norm", gated_norm_lines<T>(), given);
 }
 
 std::vector<NormCase> norm_test_cases() {

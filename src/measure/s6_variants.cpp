@@ -1,11 +1,9 @@
 #include <cmath>
-#include <memory>
 #include <utility>
 
 #include "kernels/ref/s6_ref.h"
 #include "kernels/s6/s6.h"
-#include "measure/evaluation.h"
-#include "measure/variant.h"
+#include "measure/problem_variants.h"
 
 namespace adder::measure {
 namespace {
@@ -65,6 +63,7 @@ struct Case {
 template <class T>
 struct Problem {
   using Acc = accumulate_t<T>;
+  using Case = measure::Case;
   explicit Problem(const Case& c) : given(c) {
     const S6Shape& shape = c.shape;
     const int64_t tokens = shape.batch * (shape.len * c.token_stride() + 3);
@@ -120,12 +119,9 @@ struct Problem {
     }
   }
 
-  template <class U>
-  Problem<U> converted() const {
-    Problem<U> out(given);
-    const auto copy = [](auto& to, const auto& from) {
-      to = from.template converted<std::decay_t<decltype(to[0])>>();
-    };
+  Problem<double> wide() const {
+    Problem<double> out(given);
+    const auto copy = [](auto& to, const auto& from) { to = from.template converted<double>(); };
     copy(out.u, u), copy(out.dt, dt), copy(out.z, z), copy(out.gy, gy);
     copy(out.B, B), copy(out.C, C), copy(out.A, A), copy(out.D, D);
     copy(out.dt_bias, dt_bias), copy(out.h0, h0), copy(out.ghT, ghT);
@@ -203,6 +199,24 @@ struct Problem {
     inputs.watch("state_index", index);
     inputs.watch("order", order);
   }
+  template <class Visit>
+  static void outputs(Direction direction, const Visit& visit) {
+    if (direction == Direction::forward) {
+      visit("y", [](auto& p) -> auto& { return p.y; });
+      visit("hT", [](auto& p) -> auto& { return p.hT; });
+      visit("saved", [](auto& p) -> auto& { return p.saved; });
+    } else {
+      visit("du", [](auto& p) -> auto& { return p.du; });
+      visit("ddt", [](auto& p) -> auto& { return p.ddt; });
+      visit("dz", [](auto& p) -> auto& { return p.dz; });
+      visit("dB", [](auto& p) -> auto& { return p.dB; });
+      visit("dC", [](auto& p) -> auto& { return p.dC; });
+      visit("dA", [](auto& p) -> auto& { return p.dA; });
+      visit("dD", [](auto& p) -> auto& { return p.dD; });
+      visit("ddt_bias", [](auto& p) -> auto& { return p.ddt_bias; });
+      visit("dh0", [](auto& p) -> auto& { return p.dh0; });
+    }
+  }
 
   Case given;
   Guarded<T> u, dt, z, y, gy, du, ddt, dz, B, C, dB, dC;
@@ -211,7 +225,7 @@ struct Problem {
 };
 
 template <class T>
-void run_reference(Problem<T>& problem, Direction direction, bool absolute) {
+void run_reference(Problem<T>& problem, Direction direction, bool absolute, std::string_view) {
   if (direction == Direction::forward) {
     ref::s6_forward(problem.given.shape, problem.forward(), absolute);
   } else {
@@ -228,9 +242,8 @@ void run_door(Problem<T>& problem, Direction direction, Context& context, std::s
   }
 }
 
-// What backward finds when it begins.
 template <class T>
-void run_forward_first(Problem<T>& problem, int threads, std::string_view line) {
+void prepare_backward(Problem<T>& problem, int threads, std::string_view line, InputWatch* inputs) {
   run_planned(threads, [&](Context& context) {
     S6Forward<T> args = problem.forward();
     args.in = problem.inputs();
@@ -238,106 +251,15 @@ void run_forward_first(Problem<T>& problem, int threads, std::string_view line) 
     args.saved = problem.saved.data();
     s6_forward(context, problem.given.shape, args, {.name = line});
   });
-}
-
-template <class T>
-void compare_forward(Comparison& comparison, const Problem<T>& got, const Problem<double>& expected,
-                     const Problem<T>& evaluated, const Problem<double>& absolute) {
-  const auto compare = [&](const char* name, auto member) {
-    compare_output(comparison, name, member(got), member(expected), member(evaluated),
-                   member(absolute));
-  };
-  compare("y", [](const auto& p) -> const auto& { return p.y; });
-  compare("hT", [](const auto& p) -> const auto& { return p.hT; });
-  compare("saved", [](const auto& p) -> const auto& { return p.saved; });
-}
-
-template <class T>
-void compare_backward(Comparison& comparison, const Problem<T>& got,
-                      const Problem<double>& expected, const Problem<T>& evaluated,
-                      const Problem<double>& absolute) {
-  const auto compare = [&](const char* name, auto member) {
-    compare_output(comparison, name, member(got), member(expected), member(evaluated),
-                   member(absolute));
-  };
-  compare("du", [](const auto& p) -> const auto& { return p.du; });
-  compare("ddt", [](const auto& p) -> const auto& { return p.ddt; });
-  compare("dz", [](const auto& p) -> const auto& { return p.dz; });
-  compare("dB", [](const auto& p) -> const auto& { return p.dB; });
-  compare("dC", [](const auto& p) -> const auto& { return p.dC; });
-  compare("dA", [](const auto& p) -> const auto& { return p.dA; });
-  compare("dD", [](const auto& p) -> const auto& { return p.dD; });
-  compare("ddt_bias", [](const auto& p) -> const auto& { return p.ddt_bias; });
-  compare("dh0", [](const auto& p) -> const auto& { return p.dh0; });
-}
-
-template <class T>
-Comparison check(const Case& given, const std::string& line, Direction direction,
-                 const RunOptions& options) {
-  Problem<T> got(given, options.seed);
-  auto evaluated = got.template converted<T>();
-  auto expected = got.template converted<double>();
-  auto absolute = got.template converted<double>();
-  InputWatch inputs;
-  got.watch(inputs);
-  if (direction == Direction::backward) run_forward_first(got, options.threads, line);
-  InputWatch saved;
-  if (direction == Direction::backward) saved.watch("saved", got.saved);
-  run_planned(options.threads, [&](Context& context) { run_door(got, direction, context, line); });
-  run_reference(expected, direction, false);
-  run_reference(evaluated, direction, false);
-  run_reference(absolute, direction, true);
-  Comparison comparison;
-  inputs.check(comparison);
-  saved.check(comparison);
-  if (direction == Direction::forward) {
-    compare_forward(comparison, got, expected, evaluated, absolute);
-  } else {
-    compare_backward(comparison, got, expected, evaluated, absolute);
-  }
-  return comparison;
-}
-
-template <class T>
-std::unique_ptr<Problem<T>> ready(const Case& given, Direction direction, const RunOptions& options,
-                                  std::string_view line) {
-  auto problem = std::make_unique<Problem<T>>(given, options.seed);
-  if (direction == Direction::backward) run_forward_first(*problem, options.threads, line);
-  return problem;
+  if (inputs != nullptr) inputs->watch("saved", problem.saved);
 }
 
 template <class T>
 void add_variants(std::vector<Variant>& variants, const Case& given) {
   for (const auto& line : s6_lines<T>()) {
+    // Real and complex shapes have lines of their own: not worth a list of skips.
     if (given.shape.complex != (std::string_view(line.info.name) == "complex")) continue;
-    for (const Direction direction : {Direction::forward, Direction::backward}) {
-      Variant variant;
-      variant.family = "s6";
-      variant.line = line.info;
-      variant.direction = direction;
-      variant.shape = given.describe();
-      variant.cost = given.shape.cost(direction, dtype_of<T>);
-      variant.accepted = line.accepts(Context{}.caps(), given.shape);
-      const std::string name = line.info.name;
-      variant.check = [=](const RunOptions& options) {
-        return check<T>(given, name, direction, options);
-      };
-      variant.prepare = [=](const RunOptions& options) -> std::unique_ptr<Prepared> {
-        return std::make_unique<PreparedCall<Problem<T>>>(
-            ready<T>(given, direction, options, name), options.threads,
-            [=](Problem<T>& problem, Context& context) {
-              run_door(problem, direction, context, name);
-            });
-      };
-      variant.prepare_reference = [=](const RunOptions& options) -> std::unique_ptr<Prepared> {
-        return std::make_unique<PreparedCall<Problem<T>>>(
-            ready<T>(given, direction, options, name), 1,
-            [=](Problem<T>& problem, Context& context) {
-              if (!context.arena->measuring()) run_reference(problem, direction, false);
-            });
-      };
-      variants.push_back(std::move(variant));
-    }
+    append_variants<Problem<T>>(variants, "s6", std::span(&line, 1), given);
   }
 }
 
