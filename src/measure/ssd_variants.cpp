@@ -1,12 +1,10 @@
 #include <cmath>
-#include <memory>
 #include <string>
 #include <utility>
 
 #include "kernels/ref/ssd_ref.h"
 #include "kernels/ssd/ssd.h"
-#include "measure/evaluation.h"
-#include "measure/variant.h"
+#include "measure/problem_variants.h"
 
 namespace adder::measure {
 namespace {
@@ -66,6 +64,7 @@ struct Case {
 template <class T>
 struct Problem {
   using Acc = accumulate_t<T>;
+  using Case = measure::Case;
   explicit Problem(const Case& c) : given(c) {
     const SsdShape& shape = c.shape;
     for (auto* array : {&x, &z, &y, &gy, &dx, &dz}) *array = Guarded<T>(c.elements(shape.inner()));
@@ -120,12 +119,9 @@ struct Problem {
     }
   }
 
-  template <class U>
-  Problem<U> converted() const {
-    Problem<U> out(given);
-    const auto copy = [](auto& to, const auto& from) {
-      to = from.template converted<std::decay_t<decltype(to[0])>>();
-    };
+  Problem<double> wide() const {
+    Problem<double> out(given);
+    const auto copy = [](auto& to, const auto& from) { to = from.template converted<double>(); };
     copy(out.x, x), copy(out.dt, dt), copy(out.z, z), copy(out.gy, gy);
     copy(out.B, B), copy(out.C, C), copy(out.A, A), copy(out.D, D);
     copy(out.dt_bias, dt_bias), copy(out.h0, h0), copy(out.ghT, ghT);
@@ -207,6 +203,24 @@ struct Problem {
     inputs.watch("state_index", index);
     inputs.watch("order", order);
   }
+  template <class Visit>
+  static void outputs(Direction direction, const Visit& visit) {
+    if (direction == Direction::forward) {
+      visit("y", [](auto& p) -> auto& { return p.y; });
+      visit("hT", [](auto& p) -> auto& { return p.hT; });
+      visit("saved", [](auto& p) -> auto& { return p.saved; });
+    } else {
+      visit("dx", [](auto& p) -> auto& { return p.dx; });
+      visit("ddt", [](auto& p) -> auto& { return p.ddt; });
+      visit("dz", [](auto& p) -> auto& { return p.dz; });
+      visit("dB", [](auto& p) -> auto& { return p.dB; });
+      visit("dC", [](auto& p) -> auto& { return p.dC; });
+      visit("dA", [](auto& p) -> auto& { return p.dA; });
+      visit("dD", [](auto& p) -> auto& { return p.dD; });
+      visit("ddt_bias", [](auto& p) -> auto& { return p.ddt_bias; });
+      visit("dh0", [](auto& p) -> auto& { return p.dh0; });
+    }
+  }
 
   Case given;
   Guarded<T> x, dt, z, y, gy, dx, ddt, dz, B, C, dB, dC;
@@ -221,8 +235,8 @@ ref::SsdForm form_of(std::string_view line) {
 }
 
 template <class T>
-void run_reference(Problem<T>& problem, Direction direction, bool absolute = false,
-                   ref::SsdForm form = ref::SsdForm::recurrent) {
+void run_reference(Problem<T>& problem, Direction direction, bool absolute, std::string_view line) {
+  const ref::SsdForm form = form_of(line);
   if (direction == Direction::forward) {
     ref::ssd_forward(problem.given.shape, problem.forward(), absolute, form);
   } else {
@@ -239,9 +253,8 @@ void run_door(Problem<T>& problem, Direction direction, Context& context, std::s
   }
 }
 
-// What backward finds when it begins.
 template <class T>
-void run_forward_first(Problem<T>& problem, int threads, std::string_view line) {
+void prepare_backward(Problem<T>& problem, int threads, std::string_view line, InputWatch* inputs) {
   run_planned(threads, [&](Context& context) {
     SsdForward<T> args = problem.forward();
     args.in = problem.inputs();
@@ -249,116 +262,18 @@ void run_forward_first(Problem<T>& problem, int threads, std::string_view line) 
     args.saved = problem.saved.data();
     ssd_forward(context, problem.given.shape, args, {.name = line});
   });
+  if (inputs != nullptr) inputs->watch("saved", problem.saved);
 }
 
+// The chunked form rounds what enters its products to the storage type (math.md 4.3).
 template <class T>
-class Outputs {
- public:
-  Outputs(const Problem<T>& got, const Problem<double>& expected, const Problem<T>& evaluated,
-          const Problem<double>& absolute, Dtype product)
-      : got_(got),
-        expected_(expected),
-        evaluated_(evaluated),
-        absolute_(absolute),
-        product_(product) {}
-
-  template <class Member>
-  void compare(Comparison& comparison, const char* name, const Member& member) const {
-    compare_output(comparison, name, member(got_), member(expected_), member(evaluated_),
-                   member(absolute_), product_);
-  }
-  void compare_forward(Comparison& comparison) const {
-    compare(comparison, "y", [](const auto& p) -> const auto& { return p.y; });
-    compare(comparison, "hT", [](const auto& p) -> const auto& { return p.hT; });
-    compare(comparison, "saved", [](const auto& p) -> const auto& { return p.saved; });
-  }
-  void compare_backward(Comparison& comparison) const {
-    compare(comparison, "dx", [](const auto& p) -> const auto& { return p.dx; });
-    compare(comparison, "ddt", [](const auto& p) -> const auto& { return p.ddt; });
-    compare(comparison, "dz", [](const auto& p) -> const auto& { return p.dz; });
-    compare(comparison, "dB", [](const auto& p) -> const auto& { return p.dB; });
-    compare(comparison, "dC", [](const auto& p) -> const auto& { return p.dC; });
-    compare(comparison, "dA", [](const auto& p) -> const auto& { return p.dA; });
-    compare(comparison, "dD", [](const auto& p) -> const auto& { return p.dD; });
-    compare(comparison, "ddt_bias", [](const auto& p) -> const auto& { return p.ddt_bias; });
-    compare(comparison, "dh0", [](const auto& p) -> const auto& { return p.dh0; });
-  }
-
- private:
-  const Problem<T>& got_;
-  const Problem<double>& expected_;
-  const Problem<T>& evaluated_;
-  const Problem<double>& absolute_;
-  Dtype product_;
-};
-
-template <class T>
-Comparison check(const Case& given, const std::string& line, Direction direction,
-                 const RunOptions& options) {
-  Problem<T> got(given, options.seed);
-  auto evaluated = got.template converted<T>();
-  auto expected = got.template converted<double>();
-  auto absolute = got.template converted<double>();
-  InputWatch inputs;
-  got.watch(inputs);
-  if (direction == Direction::backward) run_forward_first(got, options.threads, line);
-  InputWatch saved;
-  if (direction == Direction::backward) saved.watch("saved", got.saved);
-  run_planned(options.threads, [&](Context& context) { run_door(got, direction, context, line); });
-  const ref::SsdForm form = form_of(line);
-  run_reference(expected, direction);
-  run_reference(evaluated, direction, false, form);
-  run_reference(absolute, direction, true, form);
-  Comparison comparison;
-  inputs.check(comparison);
-  saved.check(comparison);
-  const Dtype product = form == ref::SsdForm::chunked ? dtype_of<T> : dtype_of<accumulate_t<T>>;
-  const Outputs<T> outputs(got, expected, evaluated, absolute, product);
-  direction == Direction::forward ? outputs.compare_forward(comparison)
-                                  : outputs.compare_backward(comparison);
-  return comparison;
-}
-
-template <class T>
-std::unique_ptr<Problem<T>> ready(const Case& given, Direction direction, const RunOptions& options,
-                                  std::string_view line) {
-  auto problem = std::make_unique<Problem<T>>(given, options.seed);
-  if (direction == Direction::backward) run_forward_first(*problem, options.threads, line);
-  return problem;
+Dtype product_type(const Problem<T>&, std::string_view line) {
+  return form_of(line) == ref::SsdForm::chunked ? dtype_of<T> : dtype_of<accumulate_t<T>>;
 }
 
 template <class T>
 void add_variants(std::vector<Variant>& variants, const Case& given) {
-  for (const auto& line : ssd_lines<T>()) {
-    for (const Direction direction : {Direction::forward, Direction::backward}) {
-      Variant variant;
-      variant.family = "ssd";
-      variant.line = line.info;
-      variant.direction = direction;
-      variant.shape = given.describe();
-      variant.cost = given.shape.cost(direction, dtype_of<T>);
-      variant.accepted = line.accepts(Context{}.caps(), given.shape);
-      const std::string name = line.info.name;
-      variant.check = [=](const RunOptions& options) {
-        return check<T>(given, name, direction, options);
-      };
-      variant.prepare = [=](const RunOptions& options) -> std::unique_ptr<Prepared> {
-        return std::make_unique<PreparedCall<Problem<T>>>(
-            ready<T>(given, direction, options, name), options.threads,
-            [=](Problem<T>& problem, Context& context) {
-              run_door(problem, direction, context, name);
-            });
-      };
-      variant.prepare_reference = [=](const RunOptions& options) -> std::unique_ptr<Prepared> {
-        return std::make_unique<PreparedCall<Problem<T>>>(
-            ready<T>(given, direction, options, name), 1,
-            [=](Problem<T>& problem, Context& context) {
-              if (!context.arena->measuring()) run_reference(problem, direction);
-            });
-      };
-      variants.push_back(std::move(variant));
-    }
-  }
+  append_variants<Problem<T>>(variants, "ssd", ssd_lines<T>(), given);
 }
 
 struct Sizes {
