@@ -12,6 +12,7 @@
 #include "kernels/optim/optim.h"
 #include "kernels/pointwise/pointwise.h"
 #include "kernels/s6/s6.h"
+#include "kernels/ssd/ssd.h"
 
 namespace adder::apps {
 namespace {
@@ -38,6 +39,7 @@ template <class T>
 void append_single_type(std::vector<KernelRow>& rows) {
   const std::string types = type_names<T>();
   append(rows, "s6", s6_lines<T>(), types);
+  append(rows, "ssd", ssd_lines<T>(), types);
   append(rows, "conv1d", conv1d_lines<T>(), types);
   append(rows, "gated_norm", gated_norm_lines<T>(), types);
   append(rows, "gate", gate_lines<T>(), types);
