@@ -1,5 +1,5 @@
-// Mamba-2 through the real binary: train, resume after kill -9, info, eval, logits, generate; in the
-// layout of transformers where that can say it, else in Adder's own.
+// Mamba-2 through the real binary: train, resume after kill -9, info, eval, logits, generate; in
+// the layout of transformers where that can say it, else in Adder's own.
 #include <cmath>
 
 #include "formats/safetensors.h"

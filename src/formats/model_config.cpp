@@ -167,7 +167,7 @@ std::optional<std::string> hf_cannot_express(const ModelConfig& config) {
   if (!full.rmsnorm) return "no norm before out_proj (rmsnorm = false)";
   if (full.norm_before_gate) return "the norm before the gate (norm_before_gate)";
   if (full.norm_groups != 1) return "a gated norm in groups (norm_groups)";
-  // Transformers 5.23 norms each group, versions before it the whole width (its pull request 40861).
+  // Transformers 5.23 norms each group, versions before it the whole width (pull request 40861).
   if (full.ngroups != 1) return "one gated norm over several groups of B and C (ngroups)";
   return {};
 }
