@@ -47,6 +47,19 @@ struct Line {
   bool (*has)(const Fns&, Direction);
 };
 
+/// Line::has of a family whose functions are a forward and a backward.
+template <class Fns>
+bool has_direction(const Fns& run, Direction direction) {
+  return (direction == Direction::forward && run.forward != nullptr) ||
+         (direction == Direction::backward && run.backward != nullptr);
+}
+
+/// The LineInfo of a CPU line for storage type T.
+template <class T>
+LineInfo cpu_line(const char* name, int exact_class) {
+  return {name, Device::cpu, dtype_of<T>, exact_class};
+}
+
 /// How the caller restricts the choice.
 struct Choice {
   std::string_view name;  // run this line only (empty: any)

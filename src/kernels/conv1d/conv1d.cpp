@@ -1,45 +1,12 @@
 #include "kernels/conv1d/conv1d.h"
 
+#include "core/door.h"
 #include "kernels/conv1d/conv1d_lines.h"
 
 namespace adder {
 namespace {
 
-[[noreturn]] void bad(const char* field, std::string expected, std::string got) {
-  throw Error({"bad shape", std::string("conv1d: ") + field, std::move(expected), std::move(got)});
-}
-
-void at_least(const char* field, int64_t value, int64_t least) {
-  if (value < least) bad(field, ">= " + std::to_string(least), std::to_string(value));
-}
-
-// The integer arrays, which no shape can vouch for.
-template <class T>
-void check_inputs(const Conv1dShape& shape, const Conv1dInputs<T>& in) {
-  if (shape.packed()) {
-    if (in.cu_seqlens == nullptr) bad("cu_seqlens", "an array (sequences > 0)", "none");
-    const int32_t* cu = in.cu_seqlens;
-    if (cu[0] != 0) bad("cu_seqlens[0]", "0", std::to_string(cu[0]));
-    for (int64_t q = 0; q < shape.sequences; ++q) {
-      if (cu[q + 1] < cu[q]) {
-        bad("cu_seqlens", "a non-decreasing array",
-            std::to_string(cu[q + 1]) + " after " + std::to_string(cu[q]));
-      }
-    }
-    if (cu[shape.sequences] != shape.len) {
-      bad("cu_seqlens[sequences]", std::to_string(shape.len) + " (len)",
-          std::to_string(cu[shape.sequences]));
-    }
-  }
-  for (int64_t r = 0; in.state_index != nullptr && r < shape.state_rows(); ++r) {
-    at_least("state_index", in.state_index[r], 0);
-  }
-  for (int64_t t = 0; in.order != nullptr && t < shape.len; ++t) {
-    if (in.order[t] < 0 || in.order[t] >= shape.len) {
-      bad("order", "0 <= token < " + std::to_string(shape.len), std::to_string(in.order[t]));
-    }
-  }
-}
+constexpr Door kDoor("conv1d");
 
 bool accepts_unit(const Caps&, const Conv1dShape& shape) { return !shape.strided; }
 bool accepts_any(const Caps&, const Conv1dShape&) { return true; }
@@ -67,12 +34,6 @@ int64_t scratch_of(const Conv1dShape& shape, Direction direction) {
   return conv1d_scratch_bytes(shape, direction, dtype_of<accumulate_t<T>>);
 }
 
-template <class T>
-bool has_direction(const Conv1dFunctions<T>& run, Direction direction) {
-  return (direction == Direction::forward && run.forward != nullptr) ||
-         (direction == Direction::backward && run.backward != nullptr);
-}
-
 template <class T, class View>
 bool unit(const View& view) {
   return !view || view.channel_stride == 1;
@@ -95,12 +56,12 @@ int64_t conv1d_scratch_bytes(const Conv1dShape& shape, Direction direction, Dtyp
 }
 
 void Conv1dShape::check() const {
-  at_least("batch", batch, 0);
-  at_least("len", len, 0);
-  at_least("channels", channels, 1);
-  at_least("width", width, 1);
-  at_least("sequences", sequences, 0);
-  if (packed() && batch != 1) bad("batch", "1 (packed)", std::to_string(batch));
+  kDoor.at_least("batch", batch, 0);
+  kDoor.at_least("len", len, 0);
+  kDoor.at_least("channels", channels, 1);
+  kDoor.at_least("width", width, 1);
+  kDoor.at_least("sequences", sequences, 0);
+  if (packed() && batch != 1) kDoor.bad("batch", "1 (packed)", std::to_string(batch));
 }
 
 Cost Conv1dShape::cost(Direction direction, Dtype dtype) const {
@@ -133,13 +94,13 @@ std::span<const Conv1dLine<T>> conv1d_lines() {
        predict_tiled_us<T>,
        scratch_of<T>,
        {conv1d_tiled_forward, conv1d_tiled_backward},
-       has_direction<T>},
+       has_direction},
       {{"direct", Device::cpu, dtype_of<T>, 1},
        accepts_any,
        predict_direct_us<T>,
        scratch_of<T>,
        {conv1d_direct_forward, conv1d_direct_backward},
-       has_direction<T>},
+       has_direction},
   };
   return lines;
 }
@@ -148,7 +109,7 @@ template <class T>
 void conv1d_forward(Context& context, const Conv1dShape& given, const Conv1dForward<T>& args,
                     const Choice& choice) {
   given.check();
-  if (!context.arena->measuring()) check_inputs(given, args.in);
+  if (!context.arena->measuring()) kDoor.sequence_arrays(given, args.in);
   Conv1dShape shape = given;
   shape.strided = !unit<T>(args.in.x) || !unit<T>(args.y);
   const auto& line =
@@ -161,7 +122,7 @@ template <class T>
 void conv1d_backward(Context& context, const Conv1dShape& given, const Conv1dBackward<T>& args,
                      const Choice& choice) {
   given.check();
-  if (!context.arena->measuring()) check_inputs(given, args.in);
+  if (!context.arena->measuring()) kDoor.sequence_arrays(given, args.in);
   Conv1dShape shape = given;
   shape.strided = !unit<T>(args.in.x) || !unit<T>(args.gy) || !unit<T>(args.dx);
   const auto& line =

@@ -1,20 +1,15 @@
 #include "kernels/embed/embed.h"
 
+#include "core/door.h"
 #include "kernels/embed/embed_lines.h"
 
 namespace adder {
 namespace {
 
-[[noreturn]] void bad(const char* field, std::string expected, std::string got) {
-  throw Error({"bad shape", std::string("embed: ") + field, std::move(expected), std::move(got)});
-}
-
-void at_least(const char* field, int64_t value, int64_t least) {
-  if (value < least) bad(field, ">= " + std::to_string(least), std::to_string(value));
-}
+constexpr Door kDoor("embed");
 
 void check_ids(const EmbedShape& shape, const int32_t* ids) {
-  if (shape.rows > 0 && ids == nullptr) bad("ids", "an array", "none");
+  kDoor.given("ids", shape.rows == 0 || ids != nullptr);
   for (int64_t row = 0; row < shape.rows; ++row) {
     if (ids[row] < 0 || ids[row] >= shape.vocab) {
       throw Error({"bad token id", "embed: row " + std::to_string(row),
@@ -42,19 +37,13 @@ int64_t scratch_bytes(const EmbedShape& shape, Direction direction) {
   return align_up((shape.vocab + 1) * word) + align_up(shape.rows * word);
 }
 
-template <class T, class P>
-bool has_direction(const EmbedFunctions<T, P>& run, Direction direction) {
-  return (direction == Direction::forward && run.forward != nullptr) ||
-         (direction == Direction::backward && run.backward != nullptr);
-}
-
 }  // namespace
 
 void EmbedShape::check() const {
-  at_least("rows", rows, 0);
-  if (rows > INT32_MAX) bad("rows", "at most 2^31 - 1", std::to_string(rows));
-  at_least("vocab", vocab, 1);
-  at_least("width", width, 1);
+  kDoor.at_least("rows", rows, 0);
+  if (rows > INT32_MAX) kDoor.bad("rows", "at most 2^31 - 1", std::to_string(rows));
+  kDoor.at_least("vocab", vocab, 1);
+  kDoor.at_least("width", width, 1);
 }
 
 // forward reads and writes a row each; backward reads g and updates dtable.
@@ -84,7 +73,7 @@ std::span<const EmbedLine<T, P>> embed_lines() {
        predict_us<T>,
        scratch_bytes,
        {embed_gather_forward, embed_sorted_backward},
-       has_direction<T, P>},
+       has_direction},
   };
   return lines;
 }

@@ -67,12 +67,6 @@ int64_t gated_scratch(const GatedNormShape& shape, Direction direction) {
          rows_bytes<T>(cut, NormScratch::kGatedBackwardSums);
 }
 
-template <class Fns>
-bool has_direction(const Fns& run, Direction direction) {
-  return (direction == Direction::forward && run.forward != nullptr) ||
-         (direction == Direction::backward && run.backward != nullptr);
-}
-
 double product(int64_t a, int64_t b) { return static_cast<double>(a) * static_cast<double>(b); }
 
 }  // namespace
@@ -136,7 +130,7 @@ std::span<const NormLine<T, R>> norm_lines() {
        predict_norm_us<T>,
        norm_scratch<T>,
        {norm_rows_forward, norm_rows_backward},
-       has_direction<NormFunctions<T, R>>},
+       has_direction},
   };
   return lines;
 }
@@ -181,7 +175,7 @@ std::span<const GatedNormLine<T>> gated_norm_lines() {
        predict_gated_us<T>,
        gated_scratch<T>,
        {gated_norm_rows_forward, gated_norm_rows_backward},
-       has_direction<GatedNormFunctions<T>>},
+       has_direction},
   };
   return lines;
 }

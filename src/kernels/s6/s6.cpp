@@ -3,71 +3,32 @@
 #include <algorithm>
 
 #include "core/context.h"
+#include "core/door.h"
 #include "kernels/s6/s6_lines.h"
 #include "kernels/s6/s6_plan.h"
 
 namespace adder {
 namespace {
 
-[[noreturn]] void bad(const char* field, std::string expected, std::string got) {
-  throw Error({"bad shape", std::string("s6: ") + field, std::move(expected), std::move(got)});
-}
-
-void at_least(const char* field, int64_t value, int64_t least) {
-  if (value < least) bad(field, ">= " + std::to_string(least), std::to_string(value));
-}
-
-void check_boundaries(const S6Shape& shape, const int32_t* cu) {
-  if (cu == nullptr) bad("cu_seqlens", "an array (sequences > 0)", "none");
-  if (cu[0] != 0) bad("cu_seqlens[0]", "0", std::to_string(cu[0]));
-  for (int64_t q = 0; q < shape.sequences; ++q) {
-    if (cu[q + 1] < cu[q]) {
-      bad("cu_seqlens", "a non-decreasing array",
-          std::to_string(cu[q + 1]) + " after " + std::to_string(cu[q]));
-    }
-  }
-  if (cu[shape.sequences] != shape.len) {
-    bad("cu_seqlens[sequences]", std::to_string(shape.len) + " (len)",
-        std::to_string(cu[shape.sequences]));
-  }
-}
-
-void given(const char* field, bool present) {
-  if (!present) bad(field, "an array", "none");
-}
-
-template <class View>
-void unit_stride(const char* field, const View& view) {
-  if (view && view.channel_stride != 1) {
-    bad(field, "channel stride 1", std::to_string(view.channel_stride));
-  }
-}
+constexpr Door kDoor("s6");
 
 template <class T>
 void check_inputs(const S6Shape& shape, const S6Inputs<T>& in) {
-  if (shape.packed()) check_boundaries(shape, in.cu_seqlens);
-  for (int64_t r = 0; in.state_index != nullptr && r < shape.state_rows(); ++r) {
-    at_least("state_index", in.state_index[r], 0);
-  }
-  for (int64_t t = 0; in.order != nullptr && t < shape.len; ++t) {
-    if (in.order[t] < 0 || in.order[t] >= shape.len) {
-      bad("order", "0 <= token < " + std::to_string(shape.len), std::to_string(in.order[t]));
-    }
-  }
+  kDoor.sequence_arrays(shape, in);
   if (!(in.dt_min <= in.dt_max)) {
-    bad("dt_min", "<= dt_max " + std::to_string(in.dt_max), std::to_string(in.dt_min));
+    kDoor.bad("dt_min", "<= dt_max " + std::to_string(in.dt_max), std::to_string(in.dt_min));
   }
   if (shape.batch == 0 || shape.len == 0) return;
-  given("u", static_cast<bool>(in.u));
-  given("dt", static_cast<bool>(in.dt));
-  given("B", static_cast<bool>(in.B));
-  given("C", static_cast<bool>(in.C));
-  given("A", in.A != nullptr);
-  unit_stride("B", in.B);
-  unit_stride("C", in.C);
+  kDoor.given("u", static_cast<bool>(in.u));
+  kDoor.given("dt", static_cast<bool>(in.dt));
+  kDoor.given("B", static_cast<bool>(in.B));
+  kDoor.given("C", static_cast<bool>(in.C));
+  kDoor.given("A", in.A != nullptr);
+  kDoor.unit_stride("B", in.B);
+  kDoor.unit_stride("C", in.C);
   for (int64_t i = 0; i < shape.dim * shape.state_numbers(); i += shape.complex ? 2 : 1) {
     // A NaN passes: it shows in the result, where the caller looks for it.
-    if (in.A[i] > 0) bad("A", "(real parts of) entries <= 0", std::to_string(in.A[i]));
+    if (in.A[i] > 0) kDoor.bad("A", "(real parts of) entries <= 0", std::to_string(in.A[i]));
   }
 }
 
@@ -118,30 +79,19 @@ double predict_parallel_us(const Caps& caps, const S6Shape& shape, Direction dir
                                 segments * s6::Cut(shape, 1).tiles());
 }
 
-template <class T>
-bool has_direction(const S6Functions<T>& run, Direction direction) {
-  return (direction == Direction::forward && run.forward != nullptr) ||
-         (direction == Direction::backward && run.backward != nullptr);
-}
-
-template <class T>
-LineInfo info(const char* name, int exact_class) {
-  return {name, Device::cpu, dtype_of<T>, exact_class};
-}
-
 }  // namespace
 
 void S6Shape::check() const {
-  at_least("batch", batch, 0);
-  at_least("len", len, 0);
-  at_least("dim", dim, 1);
-  at_least("state", state, 1);
-  at_least("groups", groups, 1);
-  at_least("sequences", sequences, 0);
+  kDoor.at_least("batch", batch, 0);
+  kDoor.at_least("len", len, 0);
+  kDoor.at_least("dim", dim, 1);
+  kDoor.at_least("state", state, 1);
+  kDoor.at_least("groups", groups, 1);
+  kDoor.at_least("sequences", sequences, 0);
   if (dim % groups != 0) {
-    bad("groups", "a divisor of dim " + std::to_string(dim), std::to_string(groups));
+    kDoor.bad("groups", "a divisor of dim " + std::to_string(dim), std::to_string(groups));
   }
-  if (packed() && batch != 1) bad("batch", "1 (packed)", std::to_string(batch));
+  if (packed() && batch != 1) kDoor.bad("batch", "1 (packed)", std::to_string(batch));
 }
 
 Cost S6Shape::cost(Direction direction, Dtype dtype) const {
@@ -181,31 +131,31 @@ std::string S6Shape::describe() const {
 template <class T>
 std::span<const S6Line<T>> s6_lines() {
   static const S6Line<T> lines[] = {
-      {info<T>("sequential", 1),
+      {cpu_line<T>("sequential", 1),
        accepts_real,
        predict_sequential_us<T>,
        s6::sequential_scratch<T>,
        {s6::sequential_forward<T>, s6::chunked_backward<T>},
-       has_direction<T>},
-      {info<T>("chunked", 1),
+       has_direction},
+      {cpu_line<T>("chunked", 1),
        accepts_real,
        predict_chunked_us<T>,
        s6::sequential_scratch<T>,
        {s6::chunked_forward<T>, s6::chunked_backward<T>},
-       has_direction<T>},
+       has_direction},
       // Where segments begin depends on the length: no exact class.
-      {info<T>("parallel", 0),
+      {cpu_line<T>("parallel", 0),
        accepts_real,
        predict_parallel_us<T>,
        s6::parallel_scratch<T>,
        {s6::parallel_forward<T>, s6::parallel_backward<T>},
-       has_direction<T>},
-      {info<T>("complex", 1),
+       has_direction},
+      {cpu_line<T>("complex", 1),
        accepts_complex,
        predict_sequential_us<T>,
        s6::complex_scratch<T>,
        {s6::complex_forward<T>, s6::complex_backward<T>},
-       has_direction<T>},
+       has_direction},
   };
   return lines;
 }
@@ -216,7 +166,7 @@ void s6_forward(Context& context, const S6Shape& shape, const S6Forward<T>& args
   shape.check();
   if (!context.arena->measuring()) {
     check_inputs(shape, args.in);
-    if (shape.batch != 0 && shape.len != 0) given("y", static_cast<bool>(args.y));
+    if (shape.batch != 0 && shape.len != 0) kDoor.given("y", static_cast<bool>(args.y));
   }
   const auto& line =
       pick_line("s6", s6_lines<T>(), context.caps(), shape, Direction::forward, choice);
@@ -230,11 +180,11 @@ void s6_backward(Context& context, const S6Shape& shape, const S6Backward<T>& ar
   shape.check();
   if (!context.arena->measuring()) {
     check_inputs(shape, args.in);
-    unit_stride("dB", args.dB);
-    unit_stride("dC", args.dC);
+    kDoor.unit_stride("dB", args.dB);
+    kDoor.unit_stride("dC", args.dC);
     if (shape.batch != 0 && shape.len != 0) {
-      given("gy", static_cast<bool>(args.gy));
-      given("saved", args.saved != nullptr);
+      kDoor.given("gy", static_cast<bool>(args.gy));
+      kDoor.given("saved", args.saved != nullptr);
     }
   }
   const auto& line =
@@ -246,7 +196,7 @@ void s6_backward(Context& context, const S6Shape& shape, const S6Backward<T>& ar
 template <class T>
 void s6_step(Context& context, const S6Shape& shape, S6Forward<T> args, const Choice& choice) {
   if (shape.len != 1 || shape.packed()) {
-    bad("len", "1, not packed (a step)", shape.describe());
+    kDoor.bad("len", "1, not packed (a step)", shape.describe());
   }
   args.saved = nullptr;
   s6_forward(context, shape, args, choice);

@@ -1,104 +1,55 @@
 #include "kernels/ssd/ssd.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "core/context.h"
+#include "core/door.h"
 #include "kernels/ssd/ssd_lines.h"
 
 namespace adder {
 namespace {
 
-[[noreturn]] void bad(const char* field, std::string expected, std::string got) {
-  throw Error({"bad shape", std::string("ssd: ") + field, std::move(expected), std::move(got)});
-}
-
-void at_least(const char* field, int64_t value, int64_t least) {
-  if (value < least) bad(field, ">= " + std::to_string(least), std::to_string(value));
-}
-
-void check_boundaries(const SsdShape& shape, const int32_t* cu) {
-  if (cu == nullptr) bad("cu_seqlens", "an array (sequences > 0)", "none");
-  if (cu[0] != 0) bad("cu_seqlens[0]", "0", std::to_string(cu[0]));
-  for (int64_t q = 0; q < shape.sequences; ++q) {
-    if (cu[q + 1] < cu[q]) {
-      bad("cu_seqlens", "a non-decreasing array",
-          std::to_string(cu[q + 1]) + " after " + std::to_string(cu[q]));
-    }
-  }
-  if (cu[shape.sequences] != shape.len) {
-    bad("cu_seqlens[sequences]", std::to_string(shape.len) + " (len)",
-        std::to_string(cu[shape.sequences]));
-  }
-}
-
-void given(const char* field, bool present) {
-  if (!present) bad(field, "an array", "none");
-}
-
-template <class View>
-void unit_stride(const char* field, const View& view) {
-  if (view && view.channel_stride != 1) {
-    bad(field, "channel stride 1", std::to_string(view.channel_stride));
-  }
-}
+constexpr Door kDoor("ssd");
 
 template <class T>
 void check_inputs(const SsdShape& shape, const SsdInputs<T>& in) {
-  if (shape.packed()) check_boundaries(shape, in.cu_seqlens);
-  for (int64_t r = 0; in.state_index != nullptr && r < shape.state_rows(); ++r) {
-    at_least("state_index", in.state_index[r], 0);
-  }
-  for (int64_t t = 0; in.order != nullptr && t < shape.len; ++t) {
-    if (in.order[t] < 0 || in.order[t] >= shape.len) {
-      bad("order", "0 <= token < " + std::to_string(shape.len), std::to_string(in.order[t]));
-    }
-  }
+  kDoor.sequence_arrays(shape, in);
   if (!(in.dt_min <= in.dt_max)) {
-    bad("dt_min", "<= dt_max " + std::to_string(in.dt_max), std::to_string(in.dt_min));
+    kDoor.bad("dt_min", "<= dt_max " + std::to_string(in.dt_max), std::to_string(in.dt_min));
   }
   if (shape.batch == 0 || shape.len == 0) return;
-  given("x", static_cast<bool>(in.x));
-  given("dt", static_cast<bool>(in.dt));
-  given("B", static_cast<bool>(in.B));
-  given("C", static_cast<bool>(in.C));
-  given("A", in.A != nullptr);
-  if (shape.gated) given("z", static_cast<bool>(in.z));
-  unit_stride("x", in.x);
-  unit_stride("dt", in.dt);
-  unit_stride("B", in.B);
-  unit_stride("C", in.C);
-  unit_stride("z", in.z);
+  kDoor.given("x", static_cast<bool>(in.x));
+  kDoor.given("dt", static_cast<bool>(in.dt));
+  kDoor.given("B", static_cast<bool>(in.B));
+  kDoor.given("C", static_cast<bool>(in.C));
+  kDoor.given("A", in.A != nullptr);
+  if (shape.gated) kDoor.given("z", static_cast<bool>(in.z));
+  kDoor.unit_stride("x", in.x);
+  kDoor.unit_stride("dt", in.dt);
+  kDoor.unit_stride("B", in.B);
+  kDoor.unit_stride("C", in.C);
+  kDoor.unit_stride("z", in.z);
   for (int64_t head = 0; head < shape.heads; ++head) {
     // A NaN passes: it shows in the result, where the caller looks for it.
-    if (in.A[head] > 0) bad("A", "entries <= 0", std::to_string(in.A[head]));
+    if (in.A[head] > 0) kDoor.bad("A", "entries <= 0", std::to_string(in.A[head]));
   }
 }
 
 template <class T>
 void check_outputs(const SsdShape& shape, const SsdBackward<T>& args) {
-  unit_stride("gy", args.gy);
-  unit_stride("dx", args.dx);
-  unit_stride("ddt", args.ddt);
-  unit_stride("dB", args.dB);
-  unit_stride("dC", args.dC);
-  unit_stride("dz", args.dz);
+  kDoor.unit_stride("gy", args.gy);
+  kDoor.unit_stride("dx", args.dx);
+  kDoor.unit_stride("ddt", args.ddt);
+  kDoor.unit_stride("dB", args.dB);
+  kDoor.unit_stride("dC", args.dC);
+  kDoor.unit_stride("dz", args.dz);
   if (shape.batch == 0 || shape.len == 0) return;
-  given("gy", static_cast<bool>(args.gy));
-  given("saved", args.saved != nullptr);
+  kDoor.given("gy", static_cast<bool>(args.gy));
+  kDoor.given("saved", args.saved != nullptr);
 }
 
 bool accepts_all(const Caps&, const SsdShape&) { return true; }
-
-template <class T>
-bool has_direction(const SsdFunctions<T>& run, Direction direction) {
-  return (direction == Direction::forward && run.forward != nullptr) ||
-         (direction == Direction::backward && run.backward != nullptr);
-}
-
-template <class T>
-LineInfo info(const char* name, int exact_class) {
-  return {name, Device::cpu, dtype_of<T>, exact_class};
-}
 
 /// Adds and multiplies of one token, all heads: the smaller of the recurrence and of chunks whose
 /// upper triangles are skipped (math.md 4.8 with its Q terms halved).
@@ -118,18 +69,18 @@ double token_flops(const SsdShape& shape, bool backward) {
 }  // namespace
 
 void SsdShape::check() const {
-  at_least("batch", batch, 0);
-  at_least("len", len, 0);
-  at_least("heads", heads, 1);
-  at_least("head_dim", head_dim, 1);
-  at_least("state", state, 1);
-  at_least("groups", groups, 1);
-  at_least("chunk", chunk, 1);
-  at_least("sequences", sequences, 0);
+  kDoor.at_least("batch", batch, 0);
+  kDoor.at_least("len", len, 0);
+  kDoor.at_least("heads", heads, 1);
+  kDoor.at_least("head_dim", head_dim, 1);
+  kDoor.at_least("state", state, 1);
+  kDoor.at_least("groups", groups, 1);
+  kDoor.at_least("chunk", chunk, 1);
+  kDoor.at_least("sequences", sequences, 0);
   if (heads % groups != 0) {
-    bad("groups", "a divisor of heads " + std::to_string(heads), std::to_string(groups));
+    kDoor.bad("groups", "a divisor of heads " + std::to_string(heads), std::to_string(groups));
   }
-  if (packed() && batch != 1) bad("batch", "1 (packed)", std::to_string(batch));
+  if (packed() && batch != 1) kDoor.bad("batch", "1 (packed)", std::to_string(batch));
 }
 
 Cost SsdShape::cost(Direction direction, Dtype dtype) const {
@@ -169,22 +120,42 @@ std::string SsdShape::describe() const {
 }
 
 template <class T>
-std::span<const SsdLine<T>> ssd_lines() {
-  static const SsdLine<T> lines[] = {
-      {info<T>("recurrent", 1),
+std::vector<SsdLine<T>> list_lines() {
+  std::vector<SsdLine<T>> lines = {
+      {cpu_line<T>("recurrent", 1),
        accepts_all,
        ssd::recurrent_us<T>,
        ssd::recurrent_scratch<T>,
        {ssd::recurrent_forward<T>, ssd::recurrent_backward<T>},
-       has_direction<T>},
+       has_direction},
       // How products are cut depends on the chunk: no exact class.
-      {info<T>("chunked", 0),
-       [](const Caps& caps, const SsdShape& shape) { return ssd::chunked_accepts(caps, shape); },
+      {cpu_line<T>("chunked", 0),
+       ssd::chunked_accepts,
        ssd::chunked_us<T>,
        ssd::chunked_scratch<T>,
        {ssd::chunked_forward<T>, ssd::chunked_backward<T>},
-       has_direction<T>},
+       has_direction},
   };
+  if constexpr (std::is_same_v<T, Bf16>) {
+    lines.push_back({cpu_line<T>("chunked_amx", 0),
+                     ssd::amx_accepts,
+                     ssd::amx_us,
+                     ssd::chunked_scratch<T>,
+                     {ssd::amx_forward, ssd::amx_backward},
+                     has_direction});
+    lines.push_back({cpu_line<T>("chunked_avx512bf16", 0),
+                     ssd::avx512bf16_accepts,
+                     ssd::avx512bf16_us,
+                     ssd::chunked_scratch<T>,
+                     {ssd::avx512bf16_forward, ssd::avx512bf16_backward},
+                     has_direction});
+  }
+  return lines;
+}
+
+template <class T>
+std::span<const SsdLine<T>> ssd_lines() {
+  static const std::vector<SsdLine<T>> lines = list_lines<T>();
   return lines;
 }
 
@@ -194,8 +165,8 @@ void ssd_forward(Context& context, const SsdShape& shape, const SsdForward<T>& a
   shape.check();
   if (!context.arena->measuring()) {
     check_inputs(shape, args.in);
-    unit_stride("y", args.y);
-    if (shape.batch != 0 && shape.len != 0) given("y", static_cast<bool>(args.y));
+    kDoor.unit_stride("y", args.y);
+    if (shape.batch != 0 && shape.len != 0) kDoor.given("y", static_cast<bool>(args.y));
   }
   const auto& line =
       pick_line("ssd", ssd_lines<T>(), context.caps(), shape, Direction::forward, choice);
@@ -220,7 +191,7 @@ void ssd_backward(Context& context, const SsdShape& shape, const SsdBackward<T>&
 template <class T>
 void ssd_step(Context& context, const SsdShape& shape, SsdForward<T> args, const Choice& choice) {
   if (shape.len != 1 || shape.packed()) {
-    bad("len", "1, not packed (a step)", shape.describe());
+    kDoor.bad("len", "1, not packed (a step)", shape.describe());
   }
   args.saved = nullptr;
   ssd_forward(context, shape, args, choice);
