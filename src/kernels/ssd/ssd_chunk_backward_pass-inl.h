@@ -169,6 +169,7 @@ void backward_chunks(const BackwardJob<T, Tiles>& job, int threads) {
   const int64_t groups = job.shape.groups, heads = job.shape.heads;
   const auto each_chunk = [&](auto pass) {
     parallel_for_workers(threads, job.chunk_count * groups, [&](int64_t item, int worker) {
+      const typename Tiles::Session session(job.tiles);
       ssd::BackwardSpace<C> space = job.scratch.space(job.sizes, worker);
       pass(job, item / groups, item % groups, space);
     });
@@ -176,6 +177,7 @@ void backward_chunks(const BackwardJob<T, Tiles>& job, int threads) {
   if (ssd::chunk_walks(job.shape)) {
     const int64_t chunks = job.chunk_count / job.shape.batch;
     parallel_for_workers(threads, job.shape.batch * groups, [&](int64_t item, int worker) {
+      const typename Tiles::Session session(job.tiles);
       ssd::BackwardSpace<C> space = job.scratch.space(job.sizes, worker);
       const int64_t row = item / groups;
       for (int64_t index = (row + 1) * chunks - 1; index >= row * chunks; --index) {
@@ -186,6 +188,7 @@ void backward_chunks(const BackwardJob<T, Tiles>& job, int threads) {
   }
   each_chunk(add_chunk_back<T, Tiles>);
   parallel_for_workers(threads, job.chunk_count * heads, [&](int64_t item, int worker) {
+    const FlushSubnormals flush;
     const int64_t index = item / heads;
     if (!job.chunk(index).last || job.chunk(index).count() == 0) return;
     pass_sequence_back(job, index, item % heads, job.scratch.space(job.sizes, worker).added);

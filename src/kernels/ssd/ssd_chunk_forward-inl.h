@@ -102,8 +102,14 @@ class ForwardChunk {
   void begin_head(int64_t head_in_group) {
     head_ = place_.group * job_.sizes.group_heads + head_in_group;
     find_decays(space_.steps, head_in_group, count_, job_.sizes, &space_.decays);
-    load_rows<C>(place_, job_.args.in.x, head_ * job_.sizes.head_dim, job_.sizes.head_dim,
-                 space_.decays.weight, space_.x, job_.sizes.channel_row);
+    const int64_t channel = head_ * job_.sizes.head_dim;
+    load_rows<C>(place_, job_.args.in.x, channel, job_.sizes.head_dim, space_.decays.weight,
+                 space_.x, job_.sizes.channel_row);
+    // Rows of one head lie far apart: no prefetcher of the machine finds them.
+    for (int64_t t = 0; t < count_; ++t) {
+      prefetch_row<0>(place_.row(job_.args.in.x, t, channel + job_.sizes.head_dim),
+                      job_.sizes.head_dim);
+    }
   }
   C whole() const { return space_.decays.whole; }
 
@@ -346,20 +352,24 @@ void chunked_forward(const SsdShape& shape, const SsdForward<T>& args, Exec exec
   }
   if (walks) {
     parallel_for_workers(threads, shape.batch * groups, [&](int64_t item, int worker) {
+      const typename Tiles::Session session(job.tiles);
       ssd::ForwardSpace<C> space = scratch.space(job.sizes, worker);
       walk_row(job, item / groups, item % groups, space);
     });
     return;
   }
   parallel_for_workers(threads, count * groups, [&](int64_t item, int worker) {
+    const typename Tiles::Session session(job.tiles);
     ssd::ForwardSpace<C> space = scratch.space(job.sizes, worker);
     add_chunk(job, item / groups, item % groups, space);
   });
   parallel_for(threads, count * shape.heads, [&](int64_t item) {
+    const FlushSubnormals flush;
     const int64_t index = item / shape.heads;
     if (job.chunks[index].first) pass_sequence(job, index, item % shape.heads);
   });
   parallel_for_workers(threads, count * groups, [&](int64_t item, int worker) {
+    const typename Tiles::Session session(job.tiles);
     ssd::ForwardSpace<C> space = scratch.space(job.sizes, worker);
     output_chunk(job, item / groups, item % groups, space);
   });

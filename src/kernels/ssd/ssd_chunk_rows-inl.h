@@ -58,6 +58,13 @@ HWY_INLINE void scale_row(const T* from, int64_t cols, C scale, C* to) {
   }
 }
 
+/// Asks for the cache lines of `cols` values that are read (or written) soon.
+template <int kWrite, class T>
+HWY_INLINE void prefetch_row(const T* from, int64_t cols) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t c = 0; c < cols; c += kLine) __builtin_prefetch(from + c, kWrite, 2);
+}
+
 /// Rows of a view into a scratch matrix, row t times scale[t] (absent: 1), zeros to the end of the
 /// last word.
 template <class C, class T>

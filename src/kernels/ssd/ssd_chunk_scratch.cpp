@@ -34,6 +34,13 @@ double chunked_us(const Caps& caps, const SsdShape& shape, Direction direction) 
   return 5 + (tokens * flops / rate + calls) / threads;
 }
 
+double amx_us(const Caps& caps, const SsdShape& shape, Direction direction) {
+  return 0.5 * chunked_us<Bf16>(caps, shape, direction);
+}
+double avx512bf16_us(const Caps& caps, const SsdShape& shape, Direction direction) {
+  return 0.9 * chunked_us<Bf16>(caps, shape, direction);
+}
+
 #define ADDER_SSD_CHUNKED(T)                                       \
   template int64_t chunked_scratch<T>(const SsdShape&, Direction); \
   template double chunked_us<T>(const Caps&, const SsdShape&, Direction);

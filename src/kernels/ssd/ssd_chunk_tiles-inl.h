@@ -11,6 +11,7 @@
 
 #include <hwy/highway.h>
 
+#include "core/subnormals.h"
 #include "core/tile_product-inl.h"
 #include "kernels/ssd/ssd_chunk_plan.h"
 
@@ -23,6 +24,16 @@ struct Matrix {
   const C* data;
   int64_t row;
   int64_t rows, cols;
+};
+
+/// Where a product goes.
+template <class C>
+struct TileOut {
+  C* data;
+  int64_t row;
+  int64_t rows, cols;
+  bool add = false;
+  bool lower = false;  // only j <= i
 };
 
 template <class C>
@@ -42,6 +53,12 @@ struct FmaTiles {
     Reach reach = Reach::full;
   };
 
+  /// Lives around the products of one thread.
+  struct Session {
+    explicit Session(const FmaTiles&) {}
+    FlushSubnormals flush;
+  };
+
   /// Operands: of m, or of its transpose (_t), times scale. `slot` has room for the padded matrix.
   Left left(const Matrix<C>& m, C*) const { return {m.data, m.row, 1}; }
   Left left_t(const Matrix<C>& m, C*) const { return {m.data, 1, m.row}; }
@@ -56,13 +73,7 @@ struct FmaTiles {
     return {slot, row};
   }
 
-  struct Out {
-    C* data;
-    int64_t row;
-    int64_t rows, cols;
-    bool add = false;
-    bool lower = false;  // only j <= i
-  };
+  using Out = TileOut<C>;
   void product(const Out& out, const Term& one, const Term& two = {}) const {
     TileProduct<C> p;
     p.rows = out.rows;

@@ -26,4 +26,15 @@ bool chunked_accepts(const Caps& caps, const SsdShape& shape);
 template <class T>
 double chunked_us(const Caps& caps, const SsdShape& shape, Direction direction);
 
+/// The same with products of bf16 operands on AMX, or by the dot product of AVX-512 BF16; scratch
+/// as chunked_scratch<Bf16>.
+bool amx_accepts(const Caps& caps, const SsdShape& shape);
+void amx_forward(const SsdShape& shape, const SsdForward<Bf16>& args, Exec exec);
+void amx_backward(const SsdShape& shape, const SsdBackward<Bf16>& args, Exec exec);
+double amx_us(const Caps& caps, const SsdShape& shape, Direction direction);
+bool avx512bf16_accepts(const Caps& caps, const SsdShape& shape);
+void avx512bf16_forward(const SsdShape& shape, const SsdForward<Bf16>& args, Exec exec);
+void avx512bf16_backward(const SsdShape& shape, const SsdBackward<Bf16>& args, Exec exec);
+double avx512bf16_us(const Caps& caps, const SsdShape& shape, Direction direction);
+
 }  // namespace adder::ssd

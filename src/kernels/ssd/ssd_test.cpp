@@ -8,9 +8,10 @@ namespace adder::ssd {
 namespace {
 
 TEST(Ssd, EveryLineMatchesTheReferenceOnEveryTarget) {
-  const auto variants = measure::ssd_variants(measure::Purpose::test);
   for (const auto& target : simd_targets()) {
     force_simd_target(target.bits);
+    // Anew: which lines accept anything depends on the target.
+    const auto variants = measure::ssd_variants(measure::Purpose::test);
     int run = 0, skipped = 0;
     for (const auto& variant : variants) {
       if (!variant.accepted) {
