@@ -1,278 +1,273 @@
-// Line "recurrent": the linear form (math.md 4.1), one token after the other. Backward recomputes
-// the states of one chunk from its saved entering state, then walks the chunk from its last token.
-#include <algorithm>
-#include <cmath>
-
+// Line "recurrent", forward: the linear form (math.md 4.1), one token after the other.
+#include "core/subnormals.h"
+#include "core/threads.h"
 #include "kernels/ssd/ssd_lines.h"
-#include "kernels/ssd/ssd_plan.h"
+#include "kernels/ssd/ssd_recurrent_plan.h"
 
-namespace adder::ssd {
-namespace {
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/ssd/ssd_recurrent.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
 
-template <class C>
-C sigmoid(C x) {
-  const C e = std::exp(-std::abs(x));
-  return (x < 0 ? e : C(1)) / (1 + e);
-}
+#include "kernels/ssd/ssd_recurrent-inl.h"
 
-template <class C>
-struct Step {
-  C delta;
-  C slope;  // d delta / d dt
-  C decay;
+HWY_BEFORE_NAMESPACE();
+namespace adder::HWY_NAMESPACE::recurrent {
+
+/// The states of a block: rows of `stride` elements.
+template <class P>
+struct StateRows {
+  P* at;
+  int64_t stride;
 };
 
 template <class T>
-Step<accumulate_t<T>> step_of(const SsdShape& shape, const SsdInputs<T>& in, int64_t batch,
-                              int64_t token, int64_t head) {
-  using C = accumulate_t<T>;
-  const C pre = static_cast<C>(in.dt.at(batch, token, head)) + (in.dt_bias ? in.dt_bias[head] : 0);
-  C sp = pre, slope = 1;
-  if (shape.softplus && pre <= 20) {
-    sp = std::max(pre, C(0)) + std::log1p(std::exp(-std::abs(pre)));
-    slope = sigmoid(pre);
-  }
-  if (sp < in.dt_min || sp > in.dt_max) slope = 0;
-  const C delta = std::min(std::max(sp, in.dt_min), in.dt_max);
-  return {delta, slope, std::exp(delta * in.A[head])};
-}
-
-template <class T>
-int64_t token_of(const SsdInputs<T>& in, int64_t step) {
-  return in.order ? in.order[step] : step;
-}
-
-// One head of one chunk.
-template <class T>
-struct Place {
+struct ForwardJob {
   using C = accumulate_t<T>;
   const SsdShape& shape;
-  const SsdInputs<T>& in;
-  const Chunk& chunk;
-  int64_t head;
+  const SsdForward<T>& args;
+  C* states;  // (bundles, heads, head_dim, padded state): where hT cannot be worked in
+  C* rows;    // (items, 2, run, padded state): B and C of a run
+  int64_t padded;
 
-  int64_t token(int64_t t) const { return token_of(in, chunk.begin + t); }
-  int64_t group() const { return head / (shape.heads / shape.groups); }
-  int64_t channel(int64_t p) const { return head * shape.head_dim + p; }
-  int64_t plane() const { return shape.head_dim * shape.state; }
-  int64_t slot() const { return in.state_index ? in.state_index[chunk.row] : chunk.row; }
-  C D(int64_t p) const { return in.D ? in.D[shape.d_per_channel ? channel(p) : head] : C(0); }
-  C x(int64_t t, int64_t p) const {
-    return static_cast<C>(in.x.at(chunk.batch, token(t), channel(p)));
+  bool in_place() const { return args.hT != nullptr && shape.state % kLanes<C> == 0; }
+  template <class P>
+  P* state(P* base, int64_t row, const ssd::Block& block) const {
+    if (base == nullptr) return nullptr;
+    return base + ((row * shape.heads + block.head) * shape.head_dim + block.first) * shape.state;
   }
-  const T* B(int64_t t) const { return in.B.row(chunk.batch, token(t)) + group() * shape.state; }
-  const T* C_row(int64_t t) const {
-    return in.C.row(chunk.batch, token(t)) + group() * shape.state;
-  }
-  Step<C> step(int64_t t) const { return step_of(shape, in, chunk.batch, token(t), head); }
 };
 
-// to = decay * from + delta x B^T; may be in place.
-template <class T, class C>
-void advance(const Place<T>& at, int64_t t, const Step<C>& step, const C* from, C* to) {
-  const T* B = at.B(t);
-  for (int64_t p = 0; p < at.shape.head_dim; ++p) {
-    const C input = step.delta * at.x(t, p);
-    for (int64_t n = 0; n < at.shape.state; ++n) {
-      const int64_t i = p * at.shape.state + n;
-      to[i] = step.decay * from[i] + input * static_cast<C>(B[n]);
-    }
-  }
-}
-
-// y of channel p before the gate, h the state after token t.
-template <class T, class C>
-C output(const Place<T>& at, int64_t t, int64_t p, const C* h) {
-  const T* weights = at.C_row(t);
-  C y = 0;
-  for (int64_t n = 0; n < at.shape.state; ++n) {
-    y += static_cast<C>(weights[n]) * h[p * at.shape.state + n];
-  }
-  return y + at.D(p) * at.x(t, p);
-}
-
-template <class T, class C>
-void forward_chunk(const Place<T>& at, const SsdForward<T>& args, C* h) {
-  if (args.saved != nullptr && at.chunk.count() > 0) {
-    std::copy_n(h, at.plane(),
-                args.saved + (at.chunk.saved * at.shape.heads + at.head) * at.plane());
-  }
-  for (int64_t t = 0; t < at.chunk.count(); ++t) {
-    advance(at, t, at.step(t), h, h);
-    for (int64_t p = 0; p < at.shape.head_dim; ++p) {
-      C y = output(at, t, p, h);
-      if (at.in.z) {
-        const C z = static_cast<C>(at.in.z.at(at.chunk.batch, at.token(t), at.channel(p)));
-        y *= z * sigmoid(z);
-      }
-      args.y.at(at.chunk.batch, at.token(t), at.channel(p)) = static_cast<T>(y);
-    }
-  }
-}
-
 template <class C>
-struct Work {
-  C* states;  // (chunk + 1, head_dim, state): entering each token, and after the last
-  C* mu;      // (head_dim, state): gradient of the state after the token
-  C* dB;      // (batch, len, groups, state)
-  C* dC;
+struct ForwardBuffers {
+  HWY_ALIGN C delta[ssd::kRun];
+  HWY_ALIGN C decay[ssd::kRun];
+  HWY_ALIGN C dx[ssd::kRun * ssd::kChannels];
+  HWY_ALIGN C y[ssd::kRun * ssd::kChannels];
+  HWY_ALIGN C sums[ssd::kSums * kLanes<C>];
 };
 
-// Token t; returns the gradients of delta through the input and of the log-decay.
-template <class T, class C>
-Step<C> backward_token(const Place<T>& at, const SsdBackward<T>& args, int64_t t,
-                       const Step<C>& step, const Work<C>& work) {
-  const int64_t token = at.token(t), state = at.shape.state;
-  const T* B = at.B(t);
-  const T* weights = at.C_row(t);
-  const int64_t row = ((at.chunk.batch * at.shape.len + token) * at.shape.groups + at.group());
-  C direct = 0, through = 0;
-  for (int64_t p = 0; p < at.shape.head_dim; ++p) {
-    const C* entering = work.states + t * at.plane() + p * state;
-    const C* h = entering + at.plane();
-    C* mu = work.mu + p * state;
-    const C x = at.x(t, p);
-    C gy = static_cast<C>(args.gy.at(at.chunk.batch, token, at.channel(p)));
-    if (at.in.z) {
-      const C z = static_cast<C>(at.in.z.at(at.chunk.batch, token, at.channel(p)));
-      const C s = sigmoid(z);
-      const C y = output(at, t, p, work.states + (t + 1) * at.plane());
-      if (args.dz) {
-        args.dz.at(at.chunk.batch, token, at.channel(p)) =
-            static_cast<T>(gy * y * (s * (1 + z * (1 - s))));
-      }
-      gy *= z * s;
-    }
-    C v = 0;
-    for (int64_t n = 0; n < state; ++n) {
-      const C lam = mu[n] + static_cast<C>(weights[n]) * gy;
-      work.dC[row * state + n] += gy * h[n];
-      work.dB[row * state + n] += lam * (step.delta * x);
-      v += lam * static_cast<C>(B[n]);
-      mu[n] = step.decay * lam;
-      through += mu[n] * entering[n];
-    }
-    direct += x * v;
-    if (args.dx) {
-      args.dx.at(at.chunk.batch, token, at.channel(p)) =
-          static_cast<T>(at.D(p) * gy + step.delta * v);
-    }
-    if (args.dD) args.dD[at.shape.d_per_channel ? at.channel(p) : at.head] += gy * x;
-  }
-  return {direct, 0, through};
-}
-
-template <class T, class C>
-void backward_chunk(const Place<T>& at, const SsdBackward<T>& args, const Work<C>& work) {
-  if (at.chunk.count() == 0) return;
-  std::copy_n(args.saved + (at.chunk.saved * at.shape.heads + at.head) * at.plane(), at.plane(),
-              work.states);
-  for (int64_t t = 0; t < at.chunk.count(); ++t) {
-    C* entering = work.states + t * at.plane();
-    advance(at, t, at.step(t), entering, entering + at.plane());
-  }
-  for (int64_t t = at.chunk.count() - 1; t >= 0; --t) {
-    const Step<C> step = at.step(t);
-    const Step<C> grad = backward_token(at, args, t, step, work);
-    const C ddt = (grad.delta + at.in.A[at.head] * grad.decay) * step.slope;
-    if (args.ddt) args.ddt.at(at.chunk.batch, at.token(t), at.head) = static_cast<T>(ddt);
-    if (args.ddt_bias) args.ddt_bias[at.head] += ddt;
-    if (args.dA) args.dA[at.head] += step.delta * grad.decay;
-  }
-}
-
 template <class C>
-int64_t block_bytes(int64_t count) {
-  return align_up(count * static_cast<int64_t>(sizeof(C)));
-}
-
-template <class T, class C>
-void write_shared(const SsdShape& shape, const TokenView<T>& view, const C* sums) {
-  const int64_t width = shape.groups * shape.state;
-  for (int64_t i = 0; view && i < shape.batch * shape.len; ++i) {
-    for (int64_t n = 0; n < width; ++n) {
-      view.at(i / shape.len, i % shape.len, n) = static_cast<T>(sums[i * width + n]);
+void copy_states(const SsdShape& shape, int64_t channels, StateRows<const C> from,
+                 StateRows<C> to) {
+  const Words<C> d;
+  for (int64_t p = 0; p < channels; ++p) {
+    for (int64_t n = 0; n < shape.state; n += kLanes<C>) {
+      const auto left = static_cast<size_t>(HWY_MIN(kLanes<C>, shape.state - n));
+      const auto word =
+          from.at != nullptr ? load_n(d, from.at + p * from.stride + n, left) : hn::Zero(d);
+      store_n(word, d, to.at + p * to.stride + n, left);
     }
   }
 }
 
-}  // namespace
-
-template <class T>
-void recurrent_forward(const SsdShape& shape, const SsdForward<T>& args, Exec exec) {
-  using C = accumulate_t<T>;
-  auto* chunks = exec.carve<Chunk>(max_chunks(shape));
-  const int64_t count = list_chunks(shape, args.in.cu_seqlens, chunks);
-  C* h = exec.carve<C>(shape.state_elements());
-  for (int64_t i = 0; i < count; ++i) {
-    for (int64_t head = 0; head < shape.heads; ++head) {
-      const Place<T> at{shape, args.in, chunks[i], head};
-      C* own = h + head * at.plane();
-      const int64_t offset = (at.slot() * shape.heads + head) * at.plane();
-      if (chunks[i].first) {
-        args.in.h0 ? std::copy_n(args.in.h0 + offset, at.plane(), own)
-                   : std::fill_n(own, at.plane(), C(0));
+/// y = (sums + D x) silu(z).
+template <class T, class C = accumulate_t<T>>
+void finish_outputs(const ForwardJob<T>& job, const Run& run, const ssd::Block& block, const C* y) {
+  const Words<C> d;
+  const SsdInputs<T>& in = job.args.in;
+  const int64_t first = block.head * job.shape.head_dim + block.first;
+  for (int64_t t = 0; t < run.count; ++t) {
+    const int64_t token = token_at(in, run, t);
+    for (int64_t p = 0; p < block.count; p += kLanes<C>) {
+      const auto n = static_cast<size_t>(HWY_MIN(kLanes<C>, block.count - p));
+      auto out = hn::Load(d, y + t * ssd::kChannels + p);
+      if (in.D != nullptr) {
+        const auto skip =
+            job.shape.d_per_channel ? load_n(d, in.D + first + p, n) : hn::Set(d, in.D[block.head]);
+        out = hn::MulAdd(skip, load_n(d, in.x.row(run.batch, token) + first + p, n), out);
       }
-      forward_chunk(at, args, own);
-      if (chunks[i].last && args.hT != nullptr) std::copy_n(own, at.plane(), args.hT + offset);
-    }
-  }
-}
-
-template <class T>
-void recurrent_backward(const SsdShape& shape, const SsdBackward<T>& args, Exec exec) {
-  using C = accumulate_t<T>;
-  auto* chunks = exec.carve<Chunk>(max_chunks(shape));
-  const int64_t count = list_chunks(shape, args.in.cu_seqlens, chunks);
-  const int64_t plane = shape.head_dim * shape.state;
-  const int64_t rows = shape.batch * shape.len * shape.groups * shape.state;
-  const Work<C> work{exec.carve<C>((shape.chunk + 1) * plane), exec.carve<C>(plane),
-                     exec.carve<C>(rows), exec.carve<C>(rows)};
-  std::fill_n(work.dB, rows, C(0));
-  std::fill_n(work.dC, rows, C(0));
-  if (args.dA) std::fill_n(args.dA, shape.heads, C(0));
-  if (args.ddt_bias) std::fill_n(args.ddt_bias, shape.heads, C(0));
-  if (args.dD) std::fill_n(args.dD, shape.d_elements(), C(0));
-  for (int64_t head = 0; head < shape.heads; ++head) {
-    for (int64_t i = count - 1; i >= 0; --i) {
-      const Place<T> at{shape, args.in, chunks[i], head};
-      const int64_t offset = (chunks[i].row * shape.heads + head) * plane;
-      if (chunks[i].last) {
-        args.ghT ? std::copy_n(args.ghT + offset, plane, work.mu)
-                 : std::fill_n(work.mu, plane, C(0));
+      if (in.z) {
+        out = hn::Mul(out, silu_word(d, load_n(d, in.z.row(run.batch, token) + first + p, n)));
       }
-      backward_chunk(at, args, work);
-      if (chunks[i].first && args.dh0 != nullptr) std::copy_n(work.mu, plane, args.dh0 + offset);
+      store_n(out, d, job.args.y.row(run.batch, token) + first + p, n);
     }
   }
-  write_shared(shape, args.dB, work.dB);
-  write_shared(shape, args.dC, work.dC);
 }
 
+/// B and C of a run, pass after pass of scan_words.
+template <class T, class C = accumulate_t<T>>
+void gather_rows(const ForwardJob<T>& job, const Run& run, C* B, C* weights) {
+  for (Pass<C> pass(job.shape); pass; pass.next()) {
+    const SsdInputs<T>& in = job.args.in;
+    state_rows(job.shape, in, in.B, run, pass.first(), pass.width(), B + run.count * pass.first());
+    state_rows(job.shape, in, in.C, run, pass.first(), pass.width(),
+               weights + run.count * pass.first());
+  }
+}
+
+/// One run of a block from `from` to `to`, which may be the same.
+template <class T, class C = accumulate_t<T>>
+void forward_run(const ForwardJob<T>& job, const Run& run, const ssd::Block& block,
+                 const C* const rows[2], StateRows<const C> from, StateRows<C> to,
+                 ForwardBuffers<C>& buffers) {
+  const SsdShape& shape = job.shape;
+  const SsdInputs<T>& in = job.args.in;
+  channel_rows(in, in.x, run, block.head * shape.head_dim + block.first, block.count, buffers.delta,
+               ssd::kChannels, buffers.dx);
+  for (int64_t i = 0; i < run.count * ssd::kChannels; ++i) buffers.y[i] = 0;
+  for (Pass<C> pass(shape); pass; pass.next()) {
+    Scan<C> scan{};
+    scan.from = from.at != nullptr ? from.at + pass.first() : nullptr;
+    scan.from_row = from.stride;
+    scan.to = to.at + pass.first();
+    scan.to_row = to.stride;
+    scan.dx = buffers.dx;
+    scan.decay = buffers.decay;
+    scan.B = rows[0] + run.count * pass.first();
+    scan.weights = rows[1] + run.count * pass.first();
+    scan.count = run.count;
+    scan.sums = buffers.sums;
+    scan_words(pass.words(), scan, block.count, buffers.y);
+  }
+  finish_outputs(job, run, block, buffers.y);
+}
+
+/// One item: a share of the channels over one sequence after the other.
 template <class T>
-int64_t recurrent_scratch(const SsdShape& shape, Direction direction) {
+class ForwardItem {
+ public:
   using C = accumulate_t<T>;
-  const int64_t plane = shape.head_dim * shape.state;
-  int64_t bytes = block_bytes<Chunk>(max_chunks(shape));
-  if (direction != Direction::backward) return bytes + block_bytes<C>(shape.state_elements());
-  bytes += block_bytes<C>((shape.chunk + 1) * plane) + block_bytes<C>(plane);
-  return bytes + 2 * block_bytes<C>(shape.batch * shape.len * shape.groups * shape.state);
-}
+  ForwardItem(const ForwardJob<T>& job, const ssd::RecurrentCut& cut, int64_t item)
+      : job_(job),
+        cut_(cut),
+        share_(item % cut.shares()),
+        bundle_(item / cut.shares()),
+        B_(job.rows + item * 2 * cut.run() * job.padded),
+        weights_(B_ + cut.run() * job.padded) {}
+
+  void run_sequence(const ssd::Chunk& whole) {
+    const SsdShape& shape = job_.shape;
+    slot_ = job_.args.in.state_index != nullptr ? job_.args.in.state_index[whole.row] : whole.row;
+    for (int64_t i = 0; i < cut_.blocks(share_); ++i) enter(cut_.block(share_, i));
+    int64_t saved = whole.saved;
+    for (int64_t chunk = whole.begin; chunk < whole.end; chunk += shape.chunk, ++saved) {
+      const int64_t end = HWY_MIN(chunk + shape.chunk, whole.end);
+      for (int64_t t = chunk; t < end; t += ssd::kRun) {
+        Run run{whole.batch, t, HWY_MIN(ssd::kRun, end - t), 0, cut_.group(share_)};
+        gather_rows(job_, run, B_, weights_);
+        for (int64_t i = 0; i < cut_.blocks(share_); ++i) {
+          const ssd::Block block = cut_.block(share_, i);
+          run.head = block.head;
+          if (i == 0 || block.first == 0) {
+            find_steps<T, C>(shape, job_.args.in, run, {buffers_.delta, buffers_.decay, nullptr});
+          }
+          const auto from = t == whole.begin ? entering(block) : working(block);
+          if (t == chunk && job_.args.saved != nullptr) {
+            copy_states<C>(shape, block.count, from,
+                           {job_.state(job_.args.saved, saved, block), shape.state});
+          }
+          const C* const rows[2] = {B_, weights_};
+          const auto to = working(block);
+          forward_run<T, C>(job_, run, block, rows, from, {const_cast<C*>(to.at), to.stride},
+                            buffers_);
+        }
+      }
+    }
+    for (int64_t i = 0; i < cut_.blocks(share_); ++i) {
+      leave(cut_.block(share_, i), whole.count() == 0);
+    }
+  }
+
+ private:
+  C* own(const ssd::Block& block) const {
+    return job_.states +
+           ((bundle_ * job_.shape.heads + block.head) * job_.shape.head_dim + block.first) *
+               job_.padded;
+  }
+  StateRows<C> final_state(const ssd::Block& block) const {
+    return {job_.state(job_.args.hT, slot_, block), job_.shape.state};
+  }
+  StateRows<const C> entering(const ssd::Block& block) const {
+    if (!job_.in_place()) return working(block);
+    return {job_.state(job_.args.in.h0, slot_, block), job_.shape.state};
+  }
+  StateRows<const C> working(const ssd::Block& block) const {
+    if (!job_.in_place()) return {own(block), job_.padded};
+    return {final_state(block).at, job_.shape.state};
+  }
+  void enter(const ssd::Block& block) const {
+    if (job_.in_place()) return;
+    C* to = own(block);
+    for (int64_t i = 0; i < block.count * job_.padded; ++i) to[i] = 0;  // lanes past the state
+    copy_states<C>(job_.shape, block.count,
+                   {job_.state(job_.args.in.h0, slot_, block), job_.shape.state},
+                   {to, job_.padded});
+  }
+  void leave(const ssd::Block& block, bool empty) const {
+    if (job_.args.hT == nullptr || (job_.in_place() && !empty)) return;
+    const StateRows<const C> from = entering(block);
+    if (from.at != final_state(block).at) {
+      copy_states<C>(job_.shape, block.count, from, final_state(block));
+    }
+  }
+
+  const ForwardJob<T>& job_;
+  const ssd::RecurrentCut& cut_;
+  int64_t share_, bundle_, slot_ = 0;
+  C* B_;
+  C* weights_;
+  ForwardBuffers<C> buffers_;  // on the stack: they stay in the cache from item to item
+};
 
 template <class T>
-double recurrent_us(const Caps&, const SsdShape& shape, Direction direction) {
-  const Cost cost = shape.cost(direction, dtype_of<T>);
-  return 1.0 + cost.flops * 1e-3;  // one operation a nanosecond
+void forward(const SsdShape& shape, const SsdForward<T>& args, Exec exec) {
+  using C = accumulate_t<T>;
+  const ssd::RecurrentCut cut(shape);
+  const int64_t padded = ssd::padded_states<C>(shape);
+  const ForwardJob<T> job{shape, args, exec.carve<C>(cut.bundles() * shape.inner() * padded),
+                          exec.carve<C>(cut.items() * 2 * cut.run() * padded), padded};
+  parallel_for(exec.threads, cut.items(), [&](int64_t item) {
+    const FlushSubnormals flush;
+    ForwardItem<T> work(job, cut, item);
+    const int64_t bundle = item / cut.shares(), end = cut.first_row(bundle + 1);
+    int64_t row = cut.first_row(bundle);
+    int64_t saved = ssd::first_saved(shape, args.in.cu_seqlens, row);
+    for (; row < end; ++row) {
+      work.run_sequence(ssd::whole_sequence(shape, args.in.cu_seqlens, row, &saved));
+    }
+  });
 }
 
-#define ADDER_SSD_RECURRENT(T)                                                       \
-  template void recurrent_forward<T>(const SsdShape&, const SsdForward<T>&, Exec);   \
-  template void recurrent_backward<T>(const SsdShape&, const SsdBackward<T>&, Exec); \
-  template int64_t recurrent_scratch<T>(const SsdShape&, Direction);                 \
-  template double recurrent_us<T>(const Caps&, const SsdShape&, Direction);
-ADDER_SSD_RECURRENT(double)
-ADDER_SSD_RECURRENT(float)
-ADDER_SSD_RECURRENT(Bf16)
-#undef ADDER_SSD_RECURRENT
+}  // namespace adder::HWY_NAMESPACE::recurrent
 
-}  // namespace adder::ssd
+namespace adder::HWY_NAMESPACE {
+
+void ssd_recurrent_forward_f64(const SsdShape& shape, const SsdForward<double>& args, Exec exec) {
+  recurrent::forward(shape, args, exec);
+}
+void ssd_recurrent_forward_f32(const SsdShape& shape, const SsdForward<float>& args, Exec exec) {
+  recurrent::forward(shape, args, exec);
+}
+void ssd_recurrent_forward_bf16(const SsdShape& shape, const SsdForward<Bf16>& args, Exec exec) {
+  recurrent::forward(shape, args, exec);
+}
+
+}  // namespace adder::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace adder {
+
+HWY_EXPORT(ssd_recurrent_forward_f64);
+HWY_EXPORT(ssd_recurrent_forward_f32);
+HWY_EXPORT(ssd_recurrent_forward_bf16);
+
+namespace ssd {
+
+template <>
+void recurrent_forward(const SsdShape& shape, const SsdForward<double>& args, Exec exec) {
+  HWY_DYNAMIC_DISPATCH(ssd_recurrent_forward_f64)(shape, args, exec);
+}
+template <>
+void recurrent_forward(const SsdShape& shape, const SsdForward<float>& args, Exec exec) {
+  HWY_DYNAMIC_DISPATCH(ssd_recurrent_forward_f32)(shape, args, exec);
+}
+template <>
+void recurrent_forward(const SsdShape& shape, const SsdForward<Bf16>& args, Exec exec) {
+  HWY_DYNAMIC_DISPATCH(ssd_recurrent_forward_bf16)(shape, args, exec);
+}
+
+}  // namespace ssd
+}  // namespace adder
+#endif

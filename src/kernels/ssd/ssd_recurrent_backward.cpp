@@ -1,0 +1,327 @@
+// Line "recurrent", backward: chunks from last to first; within a chunk one head after the other.
+#include "core/subnormals.h"
+#include "core/threads.h"
+#include "kernels/ssd/ssd_lines.h"
+#include "kernels/ssd/ssd_recurrent_plan.h"
+#include "kernels/ssd/ssd_recurrent_space.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/ssd/ssd_recurrent_backward.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "kernels/ssd/ssd_recurrent_backward-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace adder::HWY_NAMESPACE::recurrent {
+
+template <class T>
+struct BackwardJob {
+  using C = accumulate_t<T>;
+  const SsdShape& shape;
+  const SsdBackward<T>& args;
+  const ssd::RecurrentBackwardCut& cut;
+  ssd::BackwardSpace<C> space;
+
+  C skip(int64_t head, int64_t p) const {
+    if (args.in.D == nullptr) return C(0);
+    return args.in.D[shape.d_per_channel ? head * shape.head_dim + p : head];
+  }
+};
+
+/// One item: some heads of one group over one sequence after the other.
+template <class T>
+class BackwardItem {
+ public:
+  using C = accumulate_t<T>;
+  BackwardItem(const BackwardJob<T>& job, int64_t item)
+      : job_(job),
+        shape_(job.shape),
+        in_(job.args.in),
+        share_(item % job.cut.shares()),
+        group_(job.cut.group(share_)),
+        bundle_(item / job.cut.shares()),
+        own_(job.space.item(item)) {}
+
+  void run_sequence(const ssd::Chunk& whole) {
+    const int64_t plane = shape_.head_dim * own_.state_row;
+    for (int64_t h = 0; h < job_.cut.heads(share_); ++h) {
+      copy_rows(state(job_.args.ghT, whole.row, head(h)), shape_.state, own_.mu + h * plane,
+                own_.state_row);
+    }
+    const int64_t chunks = ssd::ceil_div(whole.count(), shape_.chunk);
+    for (int64_t c = chunks - 1; c >= 0; --c) {
+      const int64_t begin = whole.begin + c * shape_.chunk;
+      Run run{whole.batch, begin, HWY_MIN(shape_.chunk, whole.end - begin), 0, group_};
+      enter_chunk(run);
+      for (int64_t h = 0; h < job_.cut.heads(share_); ++h) {
+        run.head = head(h);
+        copy_rows(state(job_.args.saved, whole.saved + c, run.head), shape_.state, own_.entering,
+                  own_.state_row);
+        enter_head(run);
+        sweep_head(run, own_.mu + h * plane);
+        leave_head(run);
+      }
+    }
+    for (int64_t h = 0; job_.args.dh0 != nullptr && h < job_.cut.heads(share_); ++h) {
+      copy_rows(own_.mu + h * plane, own_.state_row, state(job_.args.dh0, whole.row, head(h)),
+                shape_.state);
+    }
+  }
+
+ private:
+  int64_t head(int64_t h) const { return job_.cut.first_head(share_) + h; }
+  template <class P>
+  P* state(P* base, int64_t row, int64_t head) const {
+    return base == nullptr ? nullptr
+                           : base + (row * shape_.heads + head) * shape_.head_dim * shape_.state;
+  }
+  /// Rows of states; nullptr stands for zeros. Lanes past the state become 0 where there is room.
+  void copy_rows(const C* from, int64_t from_row, C* to, int64_t to_row) const {
+    const Words<C> d;
+    for (int64_t p = 0; p < shape_.head_dim; ++p) {
+      for (int64_t n = 0; n < to_row; n += kLanes<C>) {
+        const auto left =
+            static_cast<size_t>(HWY_MAX(int64_t{0}, HWY_MIN(kLanes<C>, shape_.state - n)));
+        const auto word = from == nullptr
+                              ? hn::Zero(d)
+                              : load_n(d, from + p * from_row + (left > 0 ? n : 0), left);
+        store_n(word, d, to + p * to_row + n, static_cast<size_t>(HWY_MIN(kLanes<C>, to_row - n)));
+      }
+    }
+  }
+  C* shared_row(C* base, const Run& run) const {
+    return base + ((share_ * shape_.batch + run.batch) * shape_.len + run.begin) * own_.state_row;
+  }
+
+  void enter_chunk(const Run& run) {
+    for (Pass<C> pass(shape_, kSweepWords); pass; pass.next()) {
+      const int64_t at = run.count * pass.first();
+      state_rows(shape_, in_, in_.B, run, pass.first(), pass.width(), own_.B + at);
+      state_rows(shape_, in_, in_.C, run, pass.first(), pass.width(), own_.weights + at);
+    }
+    for (C* rows : {shared_row(job_.space.dB, run), shared_row(job_.space.dC, run)}) {
+      std::fill_n(rows, run.count * own_.state_row, C(0));
+    }
+  }
+
+  /// delta, decay, slope, delta x, the gradient of the ungated y, and zeros to add to.
+  void enter_head(const Run& run) {
+    const Words<C> d;
+    const int64_t channel = run.head * shape_.head_dim, row = own_.channel_row;
+    find_steps<T, C>(shape_, in_, run, {own_.delta, own_.decay, own_.slope});
+    channel_rows(in_, in_.x, run, channel, shape_.head_dim, own_.delta, row, own_.dx);
+    channel_rows(in_, job_.args.gy, run, channel, shape_.head_dim, static_cast<const C*>(nullptr),
+                 row, own_.gy);
+    std::fill_n(own_.v, run.count * row, C(0));
+    std::fill_n(own_.through, run.count * kLanes<C>, C(0));
+    if (!in_.z) return;
+    std::fill_n(own_.y, run.count * row, C(0));
+    for (int64_t t = 0; t < run.count; ++t) {
+      const T* z = in_.z.row(run.batch, token_at(in_, run, t)) + channel;
+      for (int64_t p = 0; p < shape_.head_dim; p += kLanes<C>) {
+        const auto n = static_cast<size_t>(HWY_MIN(kLanes<C>, shape_.head_dim - p));
+        C* gy = own_.gy + t * row + p;
+        hn::Store(hn::Mul(hn::Load(d, gy), silu_word(d, load_n(d, z + p, n))), d, gy);
+      }
+    }
+  }
+
+  void sweep_head(const Run& run, C* mu) {
+    Sweep<C> sweep{};
+    sweep.count = run.count;
+    sweep.state_row = own_.state_row;
+    sweep.channel_row = own_.channel_row;
+    sweep.decay = own_.decay;
+    sweep.dx = own_.dx;
+    sweep.gy = own_.gy;
+    sweep.v = own_.v;
+    sweep.through = own_.through;
+    sweep.checkpoints = own_.checkpoints;
+    for (Pass<C> pass(shape_, kSweepWords); pass; pass.next()) {
+      sweep.entering = own_.entering + pass.first();
+      sweep.mu = mu + pass.first();
+      sweep.B = own_.B + run.count * pass.first();
+      sweep.weights = own_.weights + run.count * pass.first();
+      sweep.dB = shared_row(job_.space.dB, run) + pass.first();
+      sweep.dC = shared_row(job_.space.dC, run) + pass.first();
+      sweep.y = in_.z ? own_.y : nullptr;
+      sweep_words(pass.words(), sweep, shape_.head_dim, buffers_);
+    }
+  }
+
+  void leave_head(const Run& run) {
+    const Words<C> d;
+    C* const sums = job_.space.head_sums + (bundle_ * shape_.heads + run.head) * 2;
+    for (int64_t t = 0; t < run.count; ++t) {
+      const C direct = leave_channels(run, t);
+      const C through = hn::GetLane(hn::SumOfLanes(d, hn::Load(d, own_.through + t * kLanes<C>)));
+      const C ddt = (direct + in_.A[run.head] * through) * own_.slope[t];
+      if (job_.args.ddt) {
+        job_.args.ddt.at(run.batch, token_at(in_, run, t), run.head) = static_cast<T>(ddt);
+      }
+      sums[0] += own_.delta[t] * through;
+      sums[1] += ddt;
+    }
+  }
+
+  /// dx, dz and dD of one token; returns x v, summed over the channels.
+  C leave_channels(const Run& run, int64_t t) {
+    const Words<C> d;
+    const SsdBackward<T>& args = job_.args;
+    const int64_t token = token_at(in_, run, t), channel = run.head * shape_.head_dim;
+    const T* x = in_.x.row(run.batch, token) + channel;
+    const auto delta = hn::Set(d, own_.delta[t]);
+    auto direct = hn::Zero(d);
+    C* dD = job_.space.dD + (bundle_ * shape_.heads + run.head) * own_.channel_row;
+    for (int64_t p = 0; p < shape_.head_dim; p += kLanes<C>) {
+      const auto n = static_cast<size_t>(HWY_MIN(kLanes<C>, shape_.head_dim - p));
+      const int64_t at = t * own_.channel_row + p;
+      const auto v = hn::Load(d, own_.v + at), gy = hn::Load(d, own_.gy + at);
+      const auto input = load_n(d, x + p, n);
+      auto skip = hn::Set(d, job_.skip(run.head, 0));
+      if (shape_.d_per_channel && in_.D != nullptr) skip = load_n(d, in_.D + channel + p, n);
+      direct = hn::MulAdd(input, v, direct);
+      hn::Store(hn::MulAdd(gy, input, hn::Load(d, dD + p)), d, dD + p);
+      if (args.dx) {
+        store_n(hn::MulAdd(delta, v, hn::Mul(skip, gy)), d,
+                args.dx.row(run.batch, token) + channel + p, n);
+      }
+      if (args.dz) {
+        const auto y = hn::MulAdd(skip, input, hn::Load(d, own_.y + at));
+        const auto slope =
+            silu_slope_word(d, load_n(d, in_.z.row(run.batch, token) + channel + p, n));
+        const auto gout = load_n(d, args.gy.row(run.batch, token) + channel + p, n);
+        store_n(hn::Mul(hn::Mul(gout, y), slope), d, args.dz.row(run.batch, token) + channel + p,
+                n);
+      }
+    }
+    return hn::GetLane(hn::SumOfLanes(d, direct));
+  }
+
+  const BackwardJob<T>& job_;
+  const SsdShape& shape_;
+  const SsdInputs<T>& in_;
+  int64_t share_, group_, bundle_;
+  ssd::BackwardItemSpace<C> own_;
+  SweepBuffers<C> buffers_;
+};
+
+/// dB or dC of all tokens: the shares of each group in order.
+template <class T, class C = accumulate_t<T>>
+void add_shares(const BackwardJob<T>& job, const C* parts, const TokenView<T>& out, int64_t b,
+                int64_t step) {
+  const Words<C> d;
+  const SsdShape& shape = job.shape;
+  const int64_t row = job.space.state_row, shares = job.cut.group_shares();
+  const int64_t token = job.args.in.order != nullptr ? job.args.in.order[step] : step;
+  for (int64_t group = 0; group < shape.groups; ++group) {
+    for (int64_t n = 0; n < shape.state; n += kLanes<C>) {
+      auto sum = hn::Zero(d);
+      for (int64_t s = 0; s < shares; ++s) {
+        const int64_t at = ((group * shares + s) * shape.batch + b) * shape.len + step;
+        sum = hn::Add(sum, hn::Load(d, parts + at * row + n));
+      }
+      store_n(sum, d, out.row(b, token) + group * shape.state + n,
+              static_cast<size_t>(HWY_MIN(kLanes<C>, shape.state - n)));
+    }
+  }
+}
+
+/// dA, ddt_bias and dD: the bundles in order.
+template <class T>
+void add_bundles(const BackwardJob<T>& job) {
+  using C = accumulate_t<T>;
+  const SsdShape& shape = job.shape;
+  const SsdBackward<T>& args = job.args;
+  for (int64_t head = 0; head < shape.heads; ++head) {
+    C dA = 0, bias = 0, skip = 0;
+    for (int64_t i = 0; i < job.cut.bundles(); ++i) {
+      dA += job.space.head_sums[(i * shape.heads + head) * 2];
+      bias += job.space.head_sums[(i * shape.heads + head) * 2 + 1];
+    }
+    for (int64_t p = 0; p < shape.head_dim; ++p) {
+      C sum = 0;
+      for (int64_t i = 0; i < job.cut.bundles(); ++i) {
+        sum += job.space.dD[(i * shape.heads + head) * job.space.channel_row + p];
+      }
+      skip += sum;
+      if (args.dD != nullptr && shape.d_per_channel) args.dD[head * shape.head_dim + p] = sum;
+    }
+    if (args.dA != nullptr) args.dA[head] = dA;
+    if (args.ddt_bias != nullptr) args.ddt_bias[head] = bias;
+    if (args.dD != nullptr && !shape.d_per_channel) args.dD[head] = skip;
+  }
+}
+
+template <class T>
+void backward(const SsdShape& shape, const SsdBackward<T>& args, Exec exec) {
+  using C = accumulate_t<T>;
+  const ssd::RecurrentBackwardCut cut(shape);
+  const BackwardJob<T> job{shape, args, cut, ssd::BackwardSpace<C>(shape, cut, &exec)};
+  std::fill_n(job.space.head_sums, cut.bundles() * shape.heads * 2, C(0));
+  std::fill_n(job.space.dD, cut.bundles() * shape.heads * job.space.channel_row, C(0));
+  parallel_for(exec.threads, cut.items(), [&](int64_t item) {
+    const FlushSubnormals flush;
+    BackwardItem<T> work(job, item);
+    const int64_t bundle = item / cut.shares(), end = cut.first_row(bundle + 1);
+    int64_t row = cut.first_row(bundle);
+    int64_t saved = ssd::first_saved(shape, args.in.cu_seqlens, row);
+    for (; row < end; ++row) {
+      work.run_sequence(ssd::whole_sequence(shape, args.in.cu_seqlens, row, &saved));
+    }
+  });
+  constexpr int64_t kSteps = 64;
+  const int64_t slices = ssd::ceil_div(shape.len, kSteps);
+  parallel_for(exec.threads, shape.batch * slices, [&](int64_t item) {
+    const int64_t b = item / slices, begin = item % slices * kSteps;
+    for (int64_t step = begin; step < HWY_MIN(begin + kSteps, shape.len); ++step) {
+      if (args.dB) add_shares(job, job.space.dB, args.dB, b, step);
+      if (args.dC) add_shares(job, job.space.dC, args.dC, b, step);
+    }
+  });
+  add_bundles(job);
+}
+
+}  // namespace adder::HWY_NAMESPACE::recurrent
+
+namespace adder::HWY_NAMESPACE {
+
+void ssd_recurrent_backward_f64(const SsdShape& shape, const SsdBackward<double>& args, Exec exec) {
+  recurrent::backward(shape, args, exec);
+}
+void ssd_recurrent_backward_f32(const SsdShape& shape, const SsdBackward<float>& args, Exec exec) {
+  recurrent::backward(shape, args, exec);
+}
+void ssd_recurrent_backward_bf16(const SsdShape& shape, const SsdBackward<Bf16>& args, Exec exec) {
+  recurrent::backward(shape, args, exec);
+}
+
+}  // namespace adder::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace adder {
+
+HWY_EXPORT(ssd_recurrent_backward_f64);
+HWY_EXPORT(ssd_recurrent_backward_f32);
+HWY_EXPORT(ssd_recurrent_backward_bf16);
+
+namespace ssd {
+
+template <>
+void recurrent_backward(const SsdShape& shape, const SsdBackward<double>& args, Exec exec) {
+  HWY_DYNAMIC_DISPATCH(ssd_recurrent_backward_f64)(shape, args, exec);
+}
+template <>
+void recurrent_backward(const SsdShape& shape, const SsdBackward<float>& args, Exec exec) {
+  HWY_DYNAMIC_DISPATCH(ssd_recurrent_backward_f32)(shape, args, exec);
+}
+template <>
+void recurrent_backward(const SsdShape& shape, const SsdBackward<Bf16>& args, Exec exec) {
+  HWY_DYNAMIC_DISPATCH(ssd_recurrent_backward_bf16)(shape, args, exec);
+}
+
+}  // namespace ssd
+}  // namespace adder
+#endif
