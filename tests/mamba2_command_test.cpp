@@ -115,6 +115,51 @@ TEST_P(Mamba2Command, ATrainedModelIsShownScoredAndContinued) {
 INSTANTIATE_TEST_SUITE_P(Models, Mamba2Command, testing::ValuesIn(kVariants),
                          [](const auto& which) { return std::string(which.param.name); });
 
+using Mamba2Golden = AdderTest;
+
+template <class T = double>
+std::vector<T> tensor(const SafetensorsFile& file, const std::string& name) {
+  std::vector<T> values(static_cast<size_t>(file.info(name).elements()));
+  file.read_as(name, values.data());
+  return values;
+}
+
+// What transformers answered, by `logits --grads` and by `generate`.
+TEST_F(Mamba2Golden, LogitsGradientsAndGreedyText) {
+  const std::string model = golden_path("models_hf/mamba2_base");
+  const SafetensorsFile golden(model + "/golden.safetensors");
+  const RunResult logits = run({"logits", "--model", model, "--input",
+                                model + "/golden.safetensors", "--output", path("out"), "--grads"});
+  ASSERT_EQ(logits.code, 0) << logits.err;
+  const SafetensorsFile file(path("out"));
+  int compared = 0;
+  for (const std::string& name : golden.names()) {
+    if (name != "logits" && name != "loss" && !name.starts_with("grad.")) continue;
+    const std::vector<double> expected = tensor(golden, name), got = tensor(file, name);
+    ASSERT_EQ(got.size(), expected.size()) << name;
+    double scale = 0, worst = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+      scale = std::max(scale, std::abs(expected[i]));
+      worst = std::max(worst, std::abs(got[i] - expected[i]));
+    }
+    EXPECT_LE(worst, 1e-5 * scale) << name;  // that code's scan is float32 (golden/README.md)
+    ++compared;
+  }
+  EXPECT_EQ(compared, 32);
+
+  const auto greedy = tensor<int64_t>(golden, "greedy");
+  std::string prompt, expected;
+  for (size_t i = 0; i < greedy.size(); ++i) {
+    std::string& list = i < 9 ? prompt : expected;
+    if (!list.empty()) list += ',';
+    list += std::to_string(greedy[i]);
+  }
+  const RunResult text =
+      run({"generate", "--model", model, "--ids", prompt, "-n", "24", "--temperature", "0"});
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_EQ(text.out, expected + "\n");
+}
+
 using Mamba2Recipe = TrainRuns;
 
 // Without a recipe, arch=mamba2 runs the recipe of that architecture.
