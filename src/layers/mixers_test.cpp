@@ -1,0 +1,87 @@
+// What the mixers say of themselves: sizes that they refuse, state that they carry, parameters.
+// Their arithmetic is tested in whole models (src/models/models_test.cpp).
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "layers/gated_mlp.h"
+#include "layers/mamba1.h"
+#include "layers/mamba2.h"
+
+namespace adder {
+namespace {
+
+template <class Config>
+std::string refusal(const Config& config) {
+  try {
+    config.check();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+Mamba2Config small_mamba2() {
+  Mamba2Config config;
+  config.d_model = 8;
+  config.d_inner = 16;
+  config.d_ssm = 12;
+  config.head_dim = 3;
+  config.groups = 2;
+  config.state = 5;
+  return config;
+}
+
+TEST(Mixers, Mamba2RefusesSizesThatDoNotFit) {
+  EXPECT_EQ(refusal(small_mamba2()), "");
+  struct Case {
+    int64_t Mamba2Config::* field;
+    int64_t value;
+    const char* says;
+  };
+  for (const Case& bad :
+       {Case{&Mamba2Config::d_model, 0, "d_model"},
+        {&Mamba2Config::d_inner, 0, "d_inner"},
+        {&Mamba2Config::d_ssm, 17, "d_ssm: out of range: expected 1 to d_inner 16"},
+        {&Mamba2Config::d_ssm, 0, "d_ssm"},
+        {&Mamba2Config::head_dim, 5, "head_dim: out of range: expected a divisor of the 12"},
+        {&Mamba2Config::head_dim, 0, "head_dim"},
+        {&Mamba2Config::groups, 3, "groups: out of range: expected a divisor of the 4 heads"},
+        {&Mamba2Config::norm_groups, 5, "norm_groups"},
+        {&Mamba2Config::state, -1, "state"},
+        {&Mamba2Config::conv_width, 0, "conv_width"},
+        {&Mamba2Config::chunk, 0, "chunk"}}) {
+    Mamba2Config config = small_mamba2();
+    config.*bad.field = bad.value;
+    EXPECT_NE(refusal(config).find(bad.says), std::string::npos)
+        << bad.says << " in: " << refusal(config);
+  }
+}
+
+TEST(Mixers, GatedMlpRefusesEmptySizes) {
+  EXPECT_EQ(refusal(GatedMlpConfig{8, 16, 1.0}), "");
+  EXPECT_NE(refusal(GatedMlpConfig{0, 16, 1.0}).find("d_model"), std::string::npos);
+  EXPECT_NE(refusal(GatedMlpConfig{8, 0, 1.0}).find("width"), std::string::npos);
+}
+
+// math.md 7.10.
+TEST(Mixers, StateIsWhatDecodingCarries) {
+  const auto parts = Mamba2Mixer<Bf16>(small_mamba2()).state_parts();
+  ASSERT_EQ(parts.size(), 2u);
+  EXPECT_EQ(parts[0].elements, 3 * (12 + 2 * 2 * 5));
+  EXPECT_EQ(parts[0].dtype, Dtype::bf16);
+  EXPECT_EQ(parts[1].elements, 12 * 5);
+  EXPECT_EQ(parts[1].dtype, Dtype::f32);
+  EXPECT_TRUE(GatedMlp<float>({8, 16, 1.0}).state_parts().empty());
+}
+
+// in_proj's rows: z0 and x0 of the MLP path, z, x, B, C, dt (math.md 7.3).
+TEST(Mixers, Mamba2PartsTileTheProjection) {
+  const Mamba2Config config = small_mamba2();
+  EXPECT_EQ(config.z_at(), 2 * 4);
+  EXPECT_EQ(config.conv_at(), 8 + 12);
+  EXPECT_EQ(config.dt_at(), 20 + 12 + 20);
+  EXPECT_EQ(config.projected(), 2 * 16 + 2 * 2 * 5 + 4);
+}
+
+}  // namespace
+}  // namespace adder
