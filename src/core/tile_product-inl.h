@@ -1,7 +1,7 @@
 // Products of small row-major matrices that live in the first caches, once per target. Include
 // after hwy/highway.h inside a file that is compiled by foreach_target.h. C is float or double.
 //
-//   out[i][j] = (add ? out[i][j] : 0) + sum over terms, sum_k a[i * a_row + k * a_step] b[k][j]
+//   out[i][j] = base_scale base[i][j] + scale (sum over terms, sum_k a[i a_row + k a_step] b[k][j])
 //
 // Blocks of rows x words of the result stay in registers while k runs in order: one fixed order of
 // sums for every call. An operand `a` is read one value at a time, so a transposed one is a swap of
@@ -46,7 +46,10 @@ struct TileProduct {
   int64_t cols = 0;  // whole words: rows of b and out are padded
   C* out = nullptr;
   int64_t out_row = 0;
-  bool add = false;
+  C scale = 1;
+  const C* base = nullptr;  // may be out; absent: zero
+  int64_t base_row = 0;
+  C base_scale = 1;
   // Only the columns j <= i are wanted (more may be written).
   bool lower_out = false;
   TileTerm<C> terms[2] = {};  // the second may have depth 0
@@ -97,13 +100,18 @@ HWY_INLINE void tile_block(const TileProduct<C>& p, int64_t i, int64_t j) {
       b += b_row;
     }
   }
+  const auto scale = hn::Set(d, p.scale), base_scale = hn::Set(d, p.base_scale);
   C* out = p.out + i * p.out_row + j;
+  const C* base = p.base + i * p.base_row + j;
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (int w = 0; w < kWords; ++w) {
-      C* to = out + r * p.out_row + w * lanes;
-      hn::StoreU(p.add ? hn::Add(hn::LoadU(d, to), sum[r][w]) : sum[r][w], d, to);
+      auto value = hn::Mul(scale, sum[r][w]);
+      if (p.base != nullptr) {
+        value = hn::MulAdd(base_scale, hn::LoadU(d, base + r * p.base_row + w * lanes), value);
+      }
+      hn::StoreU(value, d, out + r * p.out_row + w * lanes);
     }
   }
 }

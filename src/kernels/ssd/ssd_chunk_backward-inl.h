@@ -34,24 +34,23 @@ struct BackwardJob {
   const SsdBackward<T>& args;
   Tiles tiles;
   ssd::ChunkSizes sizes;
-  ssd::BackwardScratch<T> scratch;
-  int64_t chunk_count;
+  const ssd::BackwardScratch<T>& scratch;
+  ssd::HeadBlocks blocks;
 
-  const ssd::Chunk& chunk(int64_t index) const { return scratch.chunks[index]; }
+  const ssd::Chunk& chunk(int64_t index) const { return scratch.list.chunks[index]; }
   int64_t state_size() const { return shape.head_dim * shape.state; }
+  /// Of a state's gradient in scratch.
+  int64_t padded_size() const { return shape.head_dim * sizes.state_row; }
   const C* entering(const ssd::Chunk& chunk, int64_t head) const {
     return args.saved + (chunk.saved * shape.heads + head) * state_size();
   }
   C* gradient(int64_t matrix, int64_t head) const {
-    return scratch.gradients + (matrix * shape.heads + head) * shape.head_dim * sizes.state_row;
+    return scratch.gradients + (matrix * shape.heads + head) * padded_size();
   }
   bool enters_zero(const ssd::Chunk& chunk) const { return chunk.first && args.in.h0 == nullptr; }
   bool leaves_zero(const ssd::Chunk& chunk) const { return chunk.last && args.ghT == nullptr; }
   /// Does anybody want the gradient of the entering state?
   bool passes_on(const ssd::Chunk& chunk) const { return !chunk.first || args.dh0 != nullptr; }
-  ChunkPlace place(const ssd::Chunk& chunk, int64_t group) const {
-    return {chunk, group, args.in.order};
-  }
 };
 
 /// Adds the gradients of the pairs of one head to those of the scores, and finds for each position
@@ -101,7 +100,7 @@ void add_rows(const C* rows, const C* with, int64_t count, int64_t whole, int64_
   }
 }
 
-/// One chunk of one group on one worker.
+/// One chunk of one block of heads on one worker.
 template <class T, class Tiles>
 class BackwardChunk {
  public:
@@ -109,14 +108,15 @@ class BackwardChunk {
   using Left = typename Tiles::Left;
   using Right = typename Tiles::Right;
 
-  BackwardChunk(const BackwardJob<T, Tiles>& job, int64_t index, int64_t group,
+  BackwardChunk(const BackwardJob<T, Tiles>& job, int64_t index, int64_t block,
                 ssd::BackwardSpace<C>& space)
       : job_(job),
         sizes_(job.sizes),
         in_(job.args.in),
         tiles_(job.tiles),
-        place_(job.place(job.chunk(index), group)),
+        place_(place_of(job.shape, job.args.in.order, job.chunk(index), block)),
         space_(space),
+        part_(block % job.blocks.per_group),
         index_(index),
         count_(place_.count()) {
     find_steps(job.shape, in_, place_, sizes_, space.steps);
@@ -144,24 +144,28 @@ class BackwardChunk {
   }
 
   /// Decays and G: before anything else of the head.
-  void begin_head(int64_t head_in_group) {
-    head_in_group_ = head_in_group;
-    head_ = place_.group * sizes_.group_heads + head_in_group;
-    find_decays(space_.steps, head_in_group, count_, sizes_, &space_.decays);
+  void begin_head(int64_t head) {
+    head_ = head;
+    find_decays(space_.steps, head - place_.first_head, count_, sizes_, &space_.decays);
     load_gradients(space_.decays.rise, space_.gy);
   }
   C whole() const { return space_.decays.whole; }
 
-  /// added (head_dim, state) = sum_i G_i C_i^T, to be scaled by decays.entering.
-  void add_outputs() {
+  /// to = whole from + decays.entering sum_i G_i C_i^T, (head_dim, state_row) each; from ==
+  /// nullptr: zero.
+  void update(const C* from, C* to) {
     const Left gy = tiles_.left_t(channels_of(space_.gy), space_.gy_left_t);
-    tiles_.product({.data = space_.added,
-                    .row = sizes_.state_row,
-                    .rows = sizes_.head_dim,
-                    .cols = sizes_.state},
-                   {gy, C_right_, count_});
+    tiles_.update({.to = to,
+                   .from = from,
+                   .row = sizes_.state_row,
+                   .rows = sizes_.head_dim,
+                   .cols = whole_states(),
+                   .whole = space_.decays.whole,
+                   .scale = space_.decays.entering},
+                  {gy, C_right_, count_}, space_.added, sizes_.state_row);
   }
-  C added_scale() const { return space_.decays.entering; }
+
+  ChunkPlace place() const { return place_; }
 
   /// All gradients of the head. leaving (head_dim, state_row): U; absent: zero. entering
   /// (head_dim, state): H; absent: zero.
@@ -183,20 +187,20 @@ class BackwardChunk {
     finish_steps(inherited);
   }
 
-  /// After all heads: what the group shares.
-  void finish_group() {
+  /// After all heads: what they share.
+  void finish_block() {
     const Matrix<C> dscores = square_of(space_.dscores);
     const Right B = tiles_.right(states_of(space_.B), space_.B_right);
     if (job_.args.dC) {
-      multiply_group(space_.dC,
+      multiply_block(space_.dC,
                      {tiles_.left(dscores, space_.scores_left), B, count_, Reach::lower});
-      store_rows(space_.dC, job_.args.dC);
+      store_rows(space_.dC, job_.args.dC, job_.scratch.dC);
     }
     if (job_.args.dB) {
       const Right C_rows = tiles_.right(states_of(space_.C_rows), space_.C_right);
-      multiply_group(space_.dB,
+      multiply_block(space_.dB,
                      {tiles_.left_t(dscores, space_.scores_left_t), C_rows, count_, Reach::upper});
-      store_rows(space_.dB, job_.args.dB);
+      store_rows(space_.dB, job_.args.dB, job_.scratch.dB);
     }
     finish_dt();
   }
@@ -270,7 +274,7 @@ class BackwardChunk {
         {.data = space_.through, .row = sizes_.state_row, .rows = count_, .cols = sizes_.state},
         term);
   }
-  void multiply_group(C* out, const typename Tiles::Term& term) {
+  void multiply_block(C* out, const typename Tiles::Term& term) {
     tiles_.product(
         {.data = out, .row = sizes_.state_row, .rows = count_, .cols = sizes_.state, .add = true},
         term);
@@ -405,7 +409,7 @@ class BackwardChunk {
   /// The gradient of delta and the part of dA (math.md 4.4).
   void finish_steps(C inherited) {
     const C A = in_.A[head_];
-    C* ddelta = space_.ddelta + head_in_group_ * sizes_.tokens;
+    C* ddelta = space_.ddelta + (head_ - place_.first_head) * sizes_.tokens;
     C after = 0;  // sum of O_i, i >= m
     for (int64_t m = count_ - 1; m >= 0; --m) {
       after += space_.out_part[m];
@@ -427,11 +431,11 @@ class BackwardChunk {
     const Words<C> d;
     C* by_token = space_.steps.by_token;
     const C* slopes = by_token + 3 * sizes_.tokens * sizes_.head_row;
-    transpose_tile(space_.ddelta, sizes_.tokens, sizes_.group_heads, count_, C(1), by_token,
+    transpose_tile(space_.ddelta, sizes_.tokens, place_.heads, count_, C(1), by_token,
                    sizes_.head_row);
-    const int64_t first = place_.group * sizes_.group_heads;
-    for (int64_t h = 0; h < sizes_.group_heads; h += lanes_of<C>()) {
-      const auto n = static_cast<size_t>(std::min(lanes_of<C>(), sizes_.group_heads - h));
+    const int64_t first = place_.first_head;
+    for (int64_t h = 0; h < place_.heads; h += lanes_of<C>()) {
+      const auto n = static_cast<size_t>(std::min(lanes_of<C>(), place_.heads - h));
       auto sum = hn::Zero(d);
       for (int64_t t = 0; t < count_; ++t) {
         const int64_t at = t * sizes_.head_row + h;
@@ -443,13 +447,22 @@ class BackwardChunk {
     }
   }
 
-  void store_rows(const C* from, const TokenView<T>& view) {
+  /// Rows of dB or dC: the only block of a group rounds them, others keep parts.
+  void store_rows(const C* from, const TokenView<T>& view, C* parts) {
     const Words<C> d;
+    const int64_t width = job_.shape.groups * sizes_.state;
     for (int64_t t = 0; t < count_; ++t) {
+      const C* row = from + t * sizes_.state_row;
+      if (job_.blocks.per_group > 1) {
+        const int64_t batch = part_ * job_.shape.batch + place_.chunk.batch;
+        const int64_t token = batch * job_.shape.len + place_.token(t);
+        std::copy_n(row, sizes_.state, parts + token * width + state_channel());
+        continue;
+      }
       T* to = place_.row(view, t, state_channel());
       for (int64_t c = 0; c < sizes_.state; c += lanes_of<C>()) {
         const auto n = static_cast<size_t>(std::min(lanes_of<C>(), sizes_.state - c));
-        store_n(hn::LoadU(d, from + t * sizes_.state_row + c), d, to + c, n);
+        store_n(hn::LoadU(d, row + c), d, to + c, n);
       }
     }
   }
@@ -460,8 +473,9 @@ class BackwardChunk {
   const Tiles& tiles_;
   ChunkPlace place_;
   ssd::BackwardSpace<C>& space_;
+  int64_t part_;  // of dB and dC
   int64_t index_, count_;
-  int64_t head_ = 0, head_in_group_ = 0;
+  int64_t head_ = 0;
   Left C_left_, B_left_, scores_t_;
   Right C_right_;
 };

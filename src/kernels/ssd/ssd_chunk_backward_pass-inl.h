@@ -17,18 +17,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE {
 
-/// out = whole leaving + scale added, (head_dim, state_row) each; leaving == nullptr: zero.
-template <class C>
-void pass_gradient(const C* leaving, C whole, const C* added, C scale, int64_t size, C* out) {
-  const Words<C> d;
-  const auto factor = hn::Set(d, whole), own = hn::Set(d, scale);
-  for (int64_t i = 0; i < size; i += lanes_of<C>()) {
-    auto sum = hn::Mul(own, hn::LoadU(d, added + i));
-    if (leaving != nullptr) sum = hn::MulAdd(factor, hn::LoadU(d, leaving + i), sum);
-    hn::StoreU(sum, d, out + i);
-  }
-}
-
 /// ghT (head_dim, state) into rows of scratch; zeros to the end of the last word.
 template <class T, class Tiles>
 void load_leaving(const BackwardJob<T, Tiles>& job, int64_t row, int64_t head,
@@ -61,94 +49,87 @@ void pass_empty_gradient(const BackwardJob<T, Tiles>& job, int64_t row) {
 }
 
 template <class T, class Tiles>
-void walk_chunk_back(const BackwardJob<T, Tiles>& job, int64_t index, int64_t group,
+void walk_chunk_back(const BackwardJob<T, Tiles>& job, int64_t index, int64_t block,
                      ssd::BackwardSpace<accumulate_t<T>>& space) {
   using C = accumulate_t<T>;
   const ssd::Chunk& chunk = job.chunk(index);
-  const int64_t heads = job.sizes.group_heads, first = group * heads;
-  const int64_t size = job.shape.head_dim * job.sizes.state_row;
-  BackwardChunk<T, Tiles> work(job, index, group, space);
+  BackwardChunk<T, Tiles> work(job, index, block, space);
+  const ChunkPlace place = work.place();
   if (job.passes_on(chunk)) work.prepare_states();
   work.prepare_gradients();
-  for (int64_t head = first; head < first + heads; ++head) {
+  for (int64_t head = place.first_head; head < place.first_head + place.heads; ++head) {
     C* gradient = job.gradient(chunk.row, head);
     if (chunk.last && !job.leaves_zero(chunk)) load_leaving(job, chunk.row, head, gradient);
     const C* leaving = job.leaves_zero(chunk) ? nullptr : gradient;
-    work.begin_head(head - first);
-    if (job.passes_on(chunk)) work.add_outputs();
+    work.begin_head(head);
     work.head_gradients(job.enters_zero(chunk) ? nullptr : job.entering(chunk, head), leaving);
     if (!job.passes_on(chunk)) continue;
-    pass_gradient(leaving, work.whole(), space.added, work.added_scale(), size, gradient);
+    work.update(leaving, gradient);
     if (chunk.first) store_entering(job, chunk.row, head, gradient);
   }
-  work.finish_group();
+  work.finish_block();
 }
 
-/// The first pass of the schedule: what each chunk adds to the gradient of its entering state.
+/// First pass of a split: what each chunk adds to the gradient of its entering state.
 template <class T, class Tiles>
-void add_chunk_back(const BackwardJob<T, Tiles>& job, int64_t index, int64_t group,
+void add_chunk_back(const BackwardJob<T, Tiles>& job, int64_t index, int64_t block,
                     ssd::BackwardSpace<accumulate_t<T>>& space) {
-  using C = accumulate_t<T>;
-  if (job.chunk(index).count() == 0 || !job.passes_on(job.chunk(index))) return;
-  const int64_t heads = job.sizes.group_heads, first = group * heads;
-  BackwardChunk<T, Tiles> work(job, index, group, space);
+  if (!job.passes_on(job.chunk(index))) return;
+  BackwardChunk<T, Tiles> work(job, index, block, space);
+  const ChunkPlace place = work.place();
   work.prepare_states();
-  for (int64_t head = first; head < first + heads; ++head) {
-    work.begin_head(head - first);
-    work.add_outputs();
+  for (int64_t head = place.first_head; head < place.first_head + place.heads; ++head) {
+    work.begin_head(head);
+    work.update(nullptr, job.gradient(index, head));
     job.scratch.whole[index * job.shape.heads + head] = work.whole();
-    pass_gradient<C>(nullptr, 0, space.added, work.added_scale(),
-                     job.shape.head_dim * job.sizes.state_row, job.gradient(index, head));
   }
 }
 
-/// The second pass, one head of the sequence whose last chunk is `index`: in place of what a chunk
-/// adds, the gradient of the state that leaves it.
+/// Second pass, one head of a sequence from its last chunk to its first: in place of what a chunk
+/// adds comes the gradient of the state that leaves it.
 template <class T, class Tiles>
-void pass_sequence_back(const BackwardJob<T, Tiles>& job, int64_t index, int64_t head,
+void pass_sequence_back(const BackwardJob<T, Tiles>& job, int64_t row, int64_t head,
                         accumulate_t<T>* carried) {
   using C = accumulate_t<T>;
-  const int64_t size = job.shape.head_dim * job.sizes.state_row, heads = job.shape.heads;
-  const ssd::Chunk& tail = job.chunk(index);
+  const Words<C> d;
+  const int64_t size = job.padded_size(), first = job.scratch.list.first[row];
   if (job.args.ghT != nullptr) {
-    load_leaving(job, tail.row, head, carried);
+    load_leaving(job, row, head, carried);
   } else {
     std::fill_n(carried, size, C(0));
   }
-  const Words<C> d;
-  for (;; --index) {
+  for (int64_t index = job.scratch.list.first[row + 1] - 1; index >= first; --index) {
     const ssd::Chunk& chunk = job.chunk(index);
     C* gradient = job.gradient(index, head);
-    const bool adds = job.passes_on(chunk);
-    const auto factor = hn::Set(d, adds ? job.scratch.whole[index * heads + head] : C(0));
+    const bool adds = job.passes_on(chunk), zero = job.leaves_zero(chunk);
+    const C whole = adds ? job.scratch.whole[index * job.shape.heads + head] : C(0);
     for (int64_t i = 0; i < size; i += lanes_of<C>()) {
       const auto leaving = hn::LoadU(d, carried + i);
       if (adds) {
-        hn::StoreU(hn::MulAdd(factor, leaving, hn::LoadU(d, gradient + i)), d, carried + i);
+        const auto own = hn::LoadU(d, gradient + i);
+        const auto next = zero ? own : hn::MulAdd(hn::Set(d, whole), leaving, own);
+        hn::StoreU(next, d, carried + i);
       }
       hn::StoreU(leaving, d, gradient + i);
     }
-    if (!chunk.first) continue;
-    if (adds) store_entering(job, chunk.row, head, carried);
-    return;
+    if (chunk.first && adds) store_entering(job, row, head, carried);
   }
 }
 
-/// The third pass: every other gradient of one chunk and group.
+/// Third pass: every other gradient of one chunk.
 template <class T, class Tiles>
-void chunk_gradients(const BackwardJob<T, Tiles>& job, int64_t index, int64_t group,
+void chunk_gradients(const BackwardJob<T, Tiles>& job, int64_t index, int64_t block,
                      ssd::BackwardSpace<accumulate_t<T>>& space) {
   const ssd::Chunk& chunk = job.chunk(index);
-  if (chunk.count() == 0) return;
-  const int64_t heads = job.sizes.group_heads, first = group * heads;
-  BackwardChunk<T, Tiles> work(job, index, group, space);
+  BackwardChunk<T, Tiles> work(job, index, block, space);
+  const ChunkPlace place = work.place();
   work.prepare_gradients();
-  for (int64_t head = first; head < first + heads; ++head) {
-    work.begin_head(head - first);
+  for (int64_t head = place.first_head; head < place.first_head + place.heads; ++head) {
+    work.begin_head(head);
     work.head_gradients(job.enters_zero(chunk) ? nullptr : job.entering(chunk, head),
                         job.leaves_zero(chunk) ? nullptr : job.gradient(index, head));
   }
-  work.finish_group();
+  work.finish_block();
 }
 
 /// out[i] = the sum of parts[chunk][i] over the chunks that have tokens.
@@ -157,54 +138,97 @@ void sum_parts(const BackwardJob<T, Tiles>& job, const accumulate_t<T>* parts, i
                accumulate_t<T>* out) {
   if (out == nullptr) return;
   std::fill_n(out, width, accumulate_t<T>(0));
-  for (int64_t index = 0; index < job.chunk_count; ++index) {
+  for (int64_t index = 0; index < job.scratch.list.count; ++index) {
     if (job.chunk(index).count() == 0) continue;
     for (int64_t i = 0; i < width; ++i) out[i] += parts[index * width + i];
   }
 }
 
+/// Rows of dB or dC from the parts of the blocks, in index order.
 template <class T, class Tiles>
-void backward_chunks(const BackwardJob<T, Tiles>& job, int threads) {
+void sum_blocks(const BackwardJob<T, Tiles>& job, const accumulate_t<T>* parts,
+                const TokenView<T>& view, int threads) {
   using C = accumulate_t<T>;
-  const int64_t groups = job.shape.groups, heads = job.shape.heads;
+  if (!view || job.blocks.per_group == 1) return;
+  constexpr int64_t kTokens = 64;  // of an item
+  const SsdShape& shape = job.shape;
+  const int64_t width = shape.groups * shape.state, items = ssd::ceil_div(shape.len, kTokens);
+  parallel_for(threads, shape.batch * items, [&](int64_t item) HWY_ATTR {
+    const Words<C> d;
+    const int64_t b = item / items, begin = item % items * kTokens;
+    for (int64_t t = begin; t < std::min(begin + kTokens, shape.len); ++t) {
+      T* to = view.row(b, t);
+      for (int64_t c = 0; c < width; c += lanes_of<C>()) {
+        const auto n = static_cast<size_t>(std::min(lanes_of<C>(), width - c));
+        const C* from = parts + (b * shape.len + t) * width + c;
+        auto sum = load_n(d, from, n);
+        for (int64_t part = 1; part < job.blocks.per_group; ++part) {
+          from += shape.batch * shape.len * width;
+          sum = hn::Add(sum, load_n(d, from, n));
+        }
+        store_n(sum, d, to + c, n);
+      }
+    }
+  });
+}
+
+template <class T, class Tiles>
+void split_backward(const BackwardJob<T, Tiles>& job, int threads) {
+  using C = accumulate_t<T>;
+  const int64_t blocks = job.blocks.count;
   const auto each_chunk = [&](auto pass) {
-    parallel_for_workers(threads, job.chunk_count * groups, [&](int64_t item, int worker) {
+    parallel_for_workers(threads, job.scratch.list.count * blocks, [&](int64_t item, int worker) {
       const typename Tiles::Session session(job.tiles);
-      ssd::BackwardSpace<C> space = job.scratch.space(job.sizes, worker);
-      pass(job, item / groups, item % groups, space);
+      if (job.chunk(item / blocks).count() == 0) return;
+      ssd::BackwardSpace<C> space = job.scratch.workers.of(worker);
+      pass(job, item / blocks, item % blocks, space);
     });
   };
-  if (ssd::chunk_walks(job.shape)) {
-    const int64_t chunks = job.chunk_count / job.shape.batch;
-    parallel_for_workers(threads, job.shape.batch * groups, [&](int64_t item, int worker) {
-      const typename Tiles::Session session(job.tiles);
-      ssd::BackwardSpace<C> space = job.scratch.space(job.sizes, worker);
-      const int64_t row = item / groups;
-      for (int64_t index = (row + 1) * chunks - 1; index >= row * chunks; --index) {
-        walk_chunk_back(job, index, item % groups, space);
-      }
-    });
-    return;
-  }
   each_chunk(add_chunk_back<T, Tiles>);
-  parallel_for_workers(threads, job.chunk_count * heads, [&](int64_t item, int worker) {
+  const int64_t rows = job.shape.state_rows();
+  parallel_for_workers(threads, rows * job.shape.heads, [&](int64_t item, int worker) {
     const FlushSubnormals flush;
-    const int64_t index = item / heads;
-    if (!job.chunk(index).last || job.chunk(index).count() == 0) return;
-    pass_sequence_back(job, index, item % heads, job.scratch.space(job.sizes, worker).added);
+    const int64_t row = item / job.shape.heads;
+    if (job.chunk(job.scratch.list.first[row]).count() == 0) return;
+    pass_sequence_back(job, row, item % job.shape.heads, job.scratch.workers.of(worker).added);
   });
   each_chunk(chunk_gradients<T, Tiles>);
 }
 
 template <class T, class Tiles>
+void walk_backward(const BackwardJob<T, Tiles>& job, int threads) {
+  using C = accumulate_t<T>;
+  const int64_t blocks = job.blocks.count;
+  parallel_for_workers(threads, job.shape.state_rows() * blocks, [&](int64_t item, int worker) {
+    const typename Tiles::Session session(job.tiles);
+    ssd::BackwardSpace<C> space = job.scratch.workers.of(worker);
+    const int64_t first = job.scratch.list.first[item / blocks];
+    int64_t index = job.scratch.list.first[item / blocks + 1] - 1;
+    for (; index >= first; --index) {
+      if (job.chunk(index).count() > 0) walk_chunk_back(job, index, item % blocks, space);
+    }
+  });
+}
+
+template <class T, class Tiles>
 void chunked_backward(const SsdShape& shape, const SsdBackward<T>& args, Exec exec, Tiles tiles) {
-  const ssd::BackwardScratch<T> scratch(shape, exec.scratch);
-  const int64_t count = ssd::list_chunks(shape, args.in.cu_seqlens, scratch.chunks);
-  const BackwardJob<T, Tiles> job{shape, args, tiles, ssd::ChunkSizes(shape), scratch, count};
-  for (int64_t index = 0; index < count; ++index) {
-    if (scratch.chunks[index].count() == 0) pass_empty_gradient(job, scratch.chunks[index].row);
+  ssd::BackwardScratch<T> scratch(shape, exec.scratch);
+  scratch.list.fill(shape, args.in.cu_seqlens);
+  const int threads = std::min(exec.threads, ssd::chunk_workers());
+  const BackwardJob<T, Tiles> job{
+      shape, args, tiles, ssd::ChunkSizes(shape), scratch, ssd::HeadBlocks(shape)};
+  for (int64_t index = 0; index < scratch.list.count; ++index) {
+    if (job.chunk(index).count() == 0) pass_empty_gradient(job, job.chunk(index).row);
   }
-  if (shape.len > 0) backward_chunks(job, std::min(exec.threads, scratch.workers));
+  if (shape.len > 0) {
+    if (ssd::chunk_walks(shape, threads)) {
+      walk_backward(job, threads);
+    } else {
+      split_backward(job, threads);
+    }
+    sum_blocks(job, scratch.dB, args.dB, threads);
+    sum_blocks(job, scratch.dC, args.dC, threads);
+  }
   sum_parts(job, scratch.dA, shape.heads, args.dA);
   sum_parts(job, scratch.dt_bias, shape.heads, args.ddt_bias);
   sum_parts(job, scratch.dD, shape.d_elements(), args.dD);

@@ -52,7 +52,7 @@ bool amx_permitted();
 /// The dot product of AVX-512 BF16.
 const Bf16Units& avx512bf16_units();
 
-// Operands from float, times scale: m as left or right, or its transpose (_t). `row` is the elements
+// Operands from float, times scale: m as left or right, or its transpose (_t). `row`: elements
 // (left) or pairs (right) from row to row of the result. They need AVX-512 BF16.
 void pack_left(const FloatMatrix& m, uint16_t* out, int64_t row);
 void pack_left_t(const FloatMatrix& m, uint16_t* out, int64_t row);

@@ -77,6 +77,12 @@ struct Bf16Tiles {
                      {as_units(one), as_units(two)}});
   }
 
+  void update(const StateUpdate<float>& u, const Term& term, float* scratch,
+              int64_t scratch_row) const {
+    product({.data = scratch, .row = scratch_row, .rows = u.rows, .cols = u.cols}, term);
+    update_state(u, scratch, scratch_row);
+  }
+
   const ssd::Bf16Units* units;
 
  private:

@@ -32,39 +32,42 @@ struct ForwardJob {
   const SsdForward<T>& args;
   Tiles tiles;
   ssd::ChunkSizes sizes;
-  const ssd::Chunk* chunks;
-  int64_t chunk_count;
-  C* states;  // entering states: args.saved, or scratch of the same layout, or one a row
-  bool one_state_a_row;
-  C* last_added;  // (state_rows, state_elements): what the last chunks add, for hT
-  C* whole;       // (chunks, heads): e^cs_last
+  const ssd::ForwardScratch<T>& scratch;
+  bool walks;
 
   int64_t state_size() const { return shape.head_dim * shape.state; }
+  /// The state that enters a chunk: kept for backward, else in scratch, one a row in a walk.
   C* entering(const ssd::Chunk& chunk, int64_t head) const {
-    const int64_t at = one_state_a_row ? chunk.row : chunk.saved;
-    return states + (at * shape.heads + head) * state_size();
+    if (args.saved == nullptr && walks) return state_at(scratch.states, chunk.row, head);
+    return state_at(args.saved != nullptr ? args.saved : scratch.states, chunk.saved, head);
   }
-  /// Where what this chunk adds to the state is kept until the pass over chunks.
+  /// That of the next chunk; in between, what this chunk adds to the state.
+  C* leaving(const ssd::Chunk& chunk, int64_t head) const {
+    if (args.saved == nullptr && walks) return entering(chunk, head);
+    return entering(chunk, head) + shape.state_elements();
+  }
   C* added(const ssd::Chunk& chunk, int64_t head) const {
-    if (chunk.last) return last_added + (chunk.row * shape.heads + head) * state_size();
-    return states + ((chunk.saved + 1) * shape.heads + head) * state_size();
+    return chunk.last ? state_at(scratch.last_added, chunk.row, head) : leaving(chunk, head);
   }
-  C* slot(C* base, int64_t row, int64_t head) const {
-    const int64_t slot = args.in.state_index != nullptr ? args.in.state_index[row] : row;
-    return base + (slot * shape.heads + head) * state_size();
-  }
+  C* hT(int64_t row, int64_t head) const { return state_at(args.hT, slot(row), head); }
   const C* h0(int64_t row, int64_t head) const {
-    return slot(const_cast<C*>(args.in.h0), row, head);
+    return args.in.h0 == nullptr ? nullptr : state_at(args.in.h0, slot(row), head);
   }
   bool enters_zero(const ssd::Chunk& chunk) const { return chunk.first && args.in.h0 == nullptr; }
   /// Does anybody want the state that leaves the chunk?
   bool passes_on(const ssd::Chunk& chunk) const { return !chunk.last || args.hT != nullptr; }
-  ChunkPlace place(const ssd::Chunk& chunk, int64_t group) const {
-    return {chunk, group, args.in.order};
+
+ private:
+  int64_t slot(int64_t row) const {
+    return args.in.state_index != nullptr ? args.in.state_index[row] : row;
+  }
+  template <class U>
+  U* state_at(U* base, int64_t index, int64_t head) const {
+    return base + (index * shape.heads + head) * state_size();
   }
 };
 
-/// One chunk of one group on one worker.
+/// One chunk of one block of heads on one worker.
 template <class T, class Tiles>
 class ForwardChunk {
  public:
@@ -99,9 +102,9 @@ class ForwardChunk {
   }
 
   /// Decays and X_w: before outputs or states of the head.
-  void begin_head(int64_t head_in_group) {
-    head_ = place_.group * job_.sizes.group_heads + head_in_group;
-    find_decays(space_.steps, head_in_group, count_, job_.sizes, &space_.decays);
+  void begin_head(int64_t head) {
+    head_ = head;
+    find_decays(space_.steps, head - place_.first_head, count_, job_.sizes, &space_.decays);
     const int64_t channel = head_ * job_.sizes.head_dim;
     load_rows<C>(place_, job_.args.in.x, channel, job_.sizes.head_dim, space_.decays.weight,
                  space_.x, job_.sizes.channel_row);
@@ -113,31 +116,36 @@ class ForwardChunk {
   }
   C whole() const { return space_.decays.whole; }
 
-  /// added (head_dim, state) = sum_j X_w_j B_j^T.
-  void add_inputs() {
+  /// to = whole from + sum_j X_w_j B_j^T, (head_dim, state) each; from == nullptr: zero.
+  void update(const C* from, C* to) {
     const ssd::ChunkSizes& sizes = job_.sizes;
     const Left x = job_.tiles.left_t(channels_of(space_.x), space_.x_left);
-    job_.tiles.product(
-        {.data = space_.added, .row = sizes.state_row, .rows = sizes.head_dim, .cols = sizes.state},
-        {x, B_, count_});
+    job_.tiles.update({.to = to,
+                       .from = from,
+                       .row = sizes.state,
+                       .rows = sizes.head_dim,
+                       .cols = sizes.state,
+                       .whole = space_.decays.whole,
+                       .scale = 1},
+                      {x, B_, count_}, space_.added, sizes.state_row);
   }
 
-  /// y of the head; entering == nullptr: a zero state. Comes after add_inputs: a steep chunk takes
-  /// the place of X_w.
+  /// y of the head; entering == nullptr: a zero state.
   void write_outputs(const C* entering) {
     if (space_.decays.mild) {
-      multiply_outputs(scores_, C_, entering);
+      multiply_outputs(scores_, C_, space_.x, entering);
       finish_rows(space_.decays.rise);
       return;
     }
     const ssd::ChunkSizes& sizes = job_.sizes;
     form_decays<C>(space_.decays, place_, space_.scores, sizes.token_row, nullptr, space_.masked);
     load_rows<C>(place_, job_.args.in.x, head_ * sizes.head_dim, sizes.head_dim,
-                 space_.decays.delta, space_.x, sizes.channel_row);
+                 space_.decays.delta, space_.x_steep, sizes.channel_row);
     scale_rows(space_.C_rows, count_, sizes.state, sizes.state_row, space_.decays.rise,
                space_.C_scaled);
     multiply_outputs(job_.tiles.left(square_of(space_.masked), space_.masked_left),
-                     job_.tiles.left(rows_of(space_.C_scaled), space_.C_scaled_left), entering);
+                     job_.tiles.left(rows_of(space_.C_scaled), space_.C_scaled_left),
+                     space_.x_steep, entering);
     finish_rows(nullptr);
   }
 
@@ -150,9 +158,10 @@ class ForwardChunk {
   }
   Matrix<C> square_of(const C* data) const { return {data, job_.sizes.token_row, count_, count_}; }
 
-  void multiply_outputs(const Left& scores, const Left& C_rows, const C* entering) {
+  void multiply_outputs(const Left& scores, const Left& C_rows, const C* inputs,
+                        const C* entering) {
     const ssd::ChunkSizes& sizes = job_.sizes;
-    const Right x = job_.tiles.right(channels_of(space_.x), space_.x_right);
+    const Right x = job_.tiles.right(channels_of(inputs), space_.x_right);
     const typename Tiles::Out out{
         .data = space_.y, .row = sizes.channel_row, .rows = count_, .cols = sizes.head_dim};
     const typename Tiles::Term inside{scores, x, count_, Reach::lower};
@@ -199,180 +208,154 @@ class ForwardChunk {
   Right B_;
 };
 
-/// next = whole entering + added, (head_dim, state) each; entering == nullptr: zero.
-template <class C>
-void pass_state(const C* entering, C whole, const C* added, int64_t added_row, int64_t rows,
-                int64_t cols, C* next) {
-  const Words<C> d;
-  const int64_t lanes = lanes_of<C>();
-  const auto factor = hn::Set(d, whole);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < cols; c += lanes) {
-      const auto n = static_cast<size_t>(std::min(lanes, cols - c));
-      auto sum = load_n(d, added + r * added_row + c, n);
-      if (entering != nullptr) {
-        sum = hn::MulAdd(factor, load_n(d, entering + r * cols + c, n), sum);
-      }
-      store_n(sum, d, next + r * cols + c, n);
-    }
-  }
-}
-
 template <class C>
 void copy_state(const C* from, int64_t size, C* to) {
   if (from == nullptr) {
     std::fill_n(to, size, C(0));
   } else if (from != to) {
-    std::memmove(to, from, static_cast<size_t>(size) * sizeof(C));
+    std::copy_n(from, size, to);
   }
 }
 
-/// A sequence without tokens: hT = h0.
+/// A chunk of a walk.
 template <class T, class Tiles>
-void pass_empty_sequence(const ForwardJob<T, Tiles>& job, const ssd::Chunk& chunk, int64_t head) {
-  if (job.args.hT == nullptr) return;
-  copy_state(job.args.in.h0 != nullptr ? job.h0(chunk.row, head) : nullptr, job.state_size(),
-             job.slot(job.args.hT, chunk.row, head));
-}
-
-/// The chunks of a row in order, all heads of a group.
-template <class T, class Tiles>
-void walk_chunk(const ForwardJob<T, Tiles>& job, const ssd::Chunk& chunk, int64_t group,
+void walk_chunk(const ForwardJob<T, Tiles>& job, const ChunkPlace& place,
                 ssd::ForwardSpace<accumulate_t<T>>& space) {
   using C = accumulate_t<T>;
-  const int64_t heads = job.sizes.group_heads, first = group * heads;
-  ForwardChunk<T, Tiles> work(job, job.place(chunk, group), space);
+  const ssd::Chunk& chunk = place.chunk;
+  ForwardChunk<T, Tiles> work(job, place, space);
   if (job.passes_on(chunk)) work.prepare_states();
   work.prepare_outputs();
-  for (int64_t head = first; head < first + heads; ++head) {
+  for (int64_t head = place.first_head; head < place.first_head + place.heads; ++head) {
     C* entering = job.entering(chunk, head);
-    if (chunk.first) {
-      copy_state(job.args.in.h0 != nullptr ? job.h0(chunk.row, head) : nullptr, job.state_size(),
-                 entering);
-    }
+    if (chunk.first) copy_state(job.h0(chunk.row, head), job.state_size(), entering);
     const C* state = job.enters_zero(chunk) ? nullptr : entering;
-    work.begin_head(head - first);
-    if (job.passes_on(chunk)) work.add_inputs();
+    work.begin_head(head);
     work.write_outputs(state);
-    if (!job.passes_on(chunk)) continue;
-    C* next = chunk.last ? job.slot(job.args.hT, chunk.row, head)
-              : job.one_state_a_row
-                  ? entering
-                  : job.states + ((chunk.saved + 1) * job.shape.heads + head) * job.state_size();
-    pass_state(state, work.whole(), space.added, job.sizes.state_row, job.shape.head_dim,
-               job.shape.state, next);
+    if (job.passes_on(chunk)) {
+      work.update(state, chunk.last ? job.hT(chunk.row, head) : job.leaving(chunk, head));
+    }
   }
 }
 
+/// First pass of a split: what the chunk adds to the states.
 template <class T, class Tiles>
-void walk_row(const ForwardJob<T, Tiles>& job, int64_t row, int64_t group,
-              ssd::ForwardSpace<accumulate_t<T>>& space) {
-  const int64_t chunks = job.chunk_count / job.shape.batch;
-  for (int64_t i = 0; i < chunks; ++i) {
-    const ssd::Chunk& chunk = job.chunks[row * chunks + i];
-    if (chunk.count() > 0) walk_chunk(job, chunk, group, space);
-  }
-}
-
-/// What the chunk adds to the state, of all heads of a group; the first pass of the schedule.
-template <class T, class Tiles>
-void add_chunk(const ForwardJob<T, Tiles>& job, int64_t index, int64_t group,
+void add_chunk(const ForwardJob<T, Tiles>& job, int64_t index, const ChunkPlace& place,
                ssd::ForwardSpace<accumulate_t<T>>& space) {
-  using C = accumulate_t<T>;
-  const ssd::Chunk& chunk = job.chunks[index];
-  if (chunk.count() == 0 || !job.passes_on(chunk)) return;
-  const int64_t heads = job.sizes.group_heads, first = group * heads;
-  ForwardChunk<T, Tiles> work(job, job.place(chunk, group), space);
+  if (!job.passes_on(place.chunk)) return;
+  ForwardChunk<T, Tiles> work(job, place, space);
   work.prepare_states();
-  for (int64_t head = first; head < first + heads; ++head) {
-    work.begin_head(head - first);
-    work.add_inputs();
-    job.whole[index * job.shape.heads + head] = work.whole();
-    pass_state<C>(nullptr, 0, space.added, job.sizes.state_row, job.shape.head_dim, job.shape.state,
-                  job.added(chunk, head));
+  for (int64_t head = place.first_head; head < place.first_head + place.heads; ++head) {
+    work.begin_head(head);
+    work.update(nullptr, job.added(place.chunk, head));
+    job.scratch.whole[index * job.shape.heads + head] = work.whole();
   }
 }
 
-/// The pass over the chunks of a sequence that begins at chunks[index], one head.
+/// Second pass: over the chunks [begin, end) of a sequence, one head.
 template <class T, class Tiles>
-void pass_sequence(const ForwardJob<T, Tiles>& job, int64_t index, int64_t head) {
+void pass_sequence(const ForwardJob<T, Tiles>& job, int64_t begin, int64_t end, int64_t head) {
   using C = accumulate_t<T>;
-  if (job.chunks[index].count() == 0) return pass_empty_sequence(job, job.chunks[index], head);
-  copy_state(job.args.in.h0 != nullptr ? job.h0(job.chunks[index].row, head) : nullptr,
-             job.state_size(), job.entering(job.chunks[index], head));
-  for (;; ++index) {
-    const ssd::Chunk& chunk = job.chunks[index];
-    if (!job.passes_on(chunk)) return;
-    const C* entering = job.enters_zero(chunk) ? nullptr : job.entering(chunk, head);
-    C* next = chunk.last ? job.slot(job.args.hT, chunk.row, head) : job.added(chunk, head);
-    pass_state(entering, job.whole[index * job.shape.heads + head], job.added(chunk, head),
-               job.shape.state, job.shape.head_dim, job.shape.state, next);
-    if (chunk.last) return;
+  const ssd::Chunk* chunks = job.scratch.list.chunks;
+  const int64_t row = chunks[begin].row;
+  copy_state(job.h0(row, head), job.state_size(), job.entering(chunks[begin], head));
+  for (int64_t index = begin; index < end && job.passes_on(chunks[index]); ++index) {
+    const ssd::Chunk& chunk = chunks[index];
+    const C* added = job.added(chunk, head);
+    update_state<C>({.to = chunk.last ? job.hT(row, head) : job.leaving(chunk, head),
+                     .from = job.enters_zero(chunk) ? nullptr : job.entering(chunk, head),
+                     .row = job.shape.state,
+                     .rows = job.shape.head_dim,
+                     .cols = job.shape.state,
+                     .whole = job.scratch.whole[index * job.shape.heads + head],
+                     .scale = 1},
+                    added, job.shape.state);
   }
 }
 
-/// y of one chunk and group; the last pass of the schedule.
+/// Third pass: y of one chunk.
 template <class T, class Tiles>
-void output_chunk(const ForwardJob<T, Tiles>& job, int64_t index, int64_t group,
+void output_chunk(const ForwardJob<T, Tiles>& job, const ChunkPlace& place,
                   ssd::ForwardSpace<accumulate_t<T>>& space) {
-  const ssd::Chunk& chunk = job.chunks[index];
-  if (chunk.count() == 0) return;
-  const int64_t heads = job.sizes.group_heads, first = group * heads;
-  ForwardChunk<T, Tiles> work(job, job.place(chunk, group), space);
+  ForwardChunk<T, Tiles> work(job, place, space);
   work.prepare_outputs();
-  for (int64_t head = first; head < first + heads; ++head) {
-    work.begin_head(head - first);
-    work.write_outputs(job.enters_zero(chunk) ? nullptr : job.entering(chunk, head));
+  for (int64_t head = place.first_head; head < place.first_head + place.heads; ++head) {
+    work.begin_head(head);
+    work.write_outputs(job.enters_zero(place.chunk) ? nullptr : job.entering(place.chunk, head));
   }
+}
+
+/// Sequences without tokens: hT = h0.
+template <class T, class Tiles>
+void pass_empty_sequences(const ForwardJob<T, Tiles>& job) {
+  const ssd::ChunkList& list = job.scratch.list;
+  for (int64_t i = 0; job.args.hT != nullptr && i < list.count; ++i) {
+    const int64_t row = list.chunks[i].row;
+    for (int64_t head = 0; list.chunks[i].count() == 0 && head < job.shape.heads; ++head) {
+      copy_state(job.h0(row, head), job.state_size(), job.hT(row, head));
+    }
+  }
+}
+
+template <class T, class Tiles>
+void split_forward(const ForwardJob<T, Tiles>& job, int threads) {
+  using C = accumulate_t<T>;
+  const ssd::ChunkList& list = job.scratch.list;
+  const int64_t blocks = ssd::HeadBlocks(job.shape).count;
+  const auto each_chunk = [&](auto pass) {
+    parallel_for_workers(threads, list.count * blocks, [&](int64_t item, int worker) {
+      const typename Tiles::Session session(job.tiles);
+      const ssd::Chunk& chunk = list.chunks[item / blocks];
+      if (chunk.count() == 0) return;
+      ssd::ForwardSpace<C> space = job.scratch.workers.of(worker);
+      pass(item / blocks, place_of(job.shape, job.args.in.order, chunk, item % blocks), space);
+    });
+  };
+  each_chunk([&](int64_t index, const ChunkPlace& place, ssd::ForwardSpace<C>& space) {
+    add_chunk(job, index, place, space);
+  });
+  parallel_for(threads, job.shape.state_rows() * job.shape.heads, [&](int64_t item) {
+    const FlushSubnormals flush;
+    const int64_t row = item / job.shape.heads;
+    if (list.chunks[list.first[row]].count() == 0) return;
+    pass_sequence(job, list.first[row], list.first[row + 1], item % job.shape.heads);
+  });
+  each_chunk([&](int64_t, const ChunkPlace& place, ssd::ForwardSpace<C>& space) {
+    output_chunk(job, place, space);
+  });
+}
+
+template <class T, class Tiles>
+void walk_forward(const ForwardJob<T, Tiles>& job, int threads) {
+  using C = accumulate_t<T>;
+  const ssd::ChunkList& list = job.scratch.list;
+  const int64_t blocks = ssd::HeadBlocks(job.shape).count;
+  parallel_for_workers(threads, job.shape.state_rows() * blocks, [&](int64_t item, int worker) {
+    const typename Tiles::Session session(job.tiles);
+    ssd::ForwardSpace<C> space = job.scratch.workers.of(worker);
+    const int64_t row = item / blocks;
+    for (int64_t index = list.first[row]; index < list.first[row + 1]; ++index) {
+      const ssd::Chunk& chunk = list.chunks[index];
+      if (chunk.count() == 0) continue;
+      walk_chunk(job, place_of(job.shape, job.args.in.order, chunk, item % blocks), space);
+    }
+  });
 }
 
 template <class T, class Tiles>
 void chunked_forward(const SsdShape& shape, const SsdForward<T>& args, Exec exec, Tiles tiles) {
-  using C = accumulate_t<T>;
-  const ssd::ForwardScratch<T> scratch(shape, exec.scratch);
-  const int64_t count = ssd::list_chunks(shape, args.in.cu_seqlens, scratch.chunks);
-  const bool walks = ssd::chunk_walks(shape);
-  const ForwardJob<T, Tiles> job{shape,
-                                 args,
-                                 tiles,
-                                 ssd::ChunkSizes(shape),
-                                 scratch.chunks,
-                                 count,
-                                 args.saved != nullptr ? args.saved : scratch.states,
-                                 walks && args.saved == nullptr,
-                                 scratch.last_added,
-                                 scratch.whole};
-  const int threads = std::min(exec.threads, scratch.workers);
-  const int64_t groups = shape.groups;
-  if (shape.len == 0) {
-    for (int64_t i = 0; i < count * shape.heads; ++i) {
-      pass_empty_sequence(job, scratch.chunks[i / shape.heads], i % shape.heads);
-    }
-    return;
-  }
+  ssd::ForwardScratch<T> scratch(shape, exec.scratch);
+  scratch.list.fill(shape, args.in.cu_seqlens);
+  const int threads = std::min(exec.threads, ssd::chunk_workers());
+  const bool walks = ssd::chunk_walks(shape, threads);
+  const ForwardJob<T, Tiles> job{shape, args, tiles, ssd::ChunkSizes(shape), scratch, walks};
+  pass_empty_sequences(job);
+  if (shape.len == 0) return;
   if (walks) {
-    parallel_for_workers(threads, shape.batch * groups, [&](int64_t item, int worker) {
-      const typename Tiles::Session session(job.tiles);
-      ssd::ForwardSpace<C> space = scratch.space(job.sizes, worker);
-      walk_row(job, item / groups, item % groups, space);
-    });
-    return;
+    walk_forward(job, threads);
+  } else {
+    split_forward(job, threads);
   }
-  parallel_for_workers(threads, count * groups, [&](int64_t item, int worker) {
-    const typename Tiles::Session session(job.tiles);
-    ssd::ForwardSpace<C> space = scratch.space(job.sizes, worker);
-    add_chunk(job, item / groups, item % groups, space);
-  });
-  parallel_for(threads, count * shape.heads, [&](int64_t item) {
-    const FlushSubnormals flush;
-    const int64_t index = item / shape.heads;
-    if (job.chunks[index].first) pass_sequence(job, index, item % shape.heads);
-  });
-  parallel_for_workers(threads, count * groups, [&](int64_t item, int worker) {
-    const typename Tiles::Session session(job.tiles);
-    ssd::ForwardSpace<C> space = scratch.space(job.sizes, worker);
-    output_chunk(job, item / groups, item % groups, space);
-  });
 }
 
 }  // namespace adder::HWY_NAMESPACE

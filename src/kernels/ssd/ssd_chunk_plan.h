@@ -1,9 +1,13 @@
-// Work and memory of the chunked lines: by shape alone. No arithmetic here.
+// Work and memory of the chunked lines. No arithmetic here.
 //
-//   walk      an item is (row, group): it takes the chunks of its row one after the other and keeps
-//             the state of its heads at hand
-//   schedule  otherwise: an item is (chunk, group), in three passes: what each chunk adds to the
-//             state, the pass over chunks, what each chunk gives out. The bits are the same.
+//   block  a few heads of one group: they share the scores C_i . B_j of a chunk
+//   walk   an item is (row, block): it takes the chunks of its row one after the other and keeps
+//          the states of its heads at hand
+//   split  where rows are too few: an item is (chunk, block), in three passes: what each chunk adds
+//          to the state, the pass over chunks, what each chunk gives out
+//
+// Blocks depend on the shape alone; walk and split do the same sums in the same order, so that the
+// bits do not depend on which one runs.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +21,9 @@ namespace adder::ssd {
 
 /// Longest chunk of the chunked lines: scores of a chunk stay in the second cache.
 inline constexpr int64_t kMaxChunk = 512;
-/// Items from which on rows are walked.
-inline constexpr int64_t kWalkItems = 8;
+/// Rows times groups from which on a block is a whole group, and the heads of a block below that.
+inline constexpr int64_t kManyRows = 8;
+inline constexpr int64_t kBlockHeads = 6;
 /// Rows and columns of scratch are whole words of every target and whole blocks of a matrix unit.
 inline constexpr int64_t kRowBlock = 32;
 inline constexpr int64_t kColumnBlock = 32;
@@ -30,6 +35,21 @@ constexpr int64_t padded_row(int64_t cols) {
   return whole % 64 == 0 ? whole + 16 : whole;
 }
 
+/// How the heads of a group are cut.
+struct HeadBlocks {
+  explicit HeadBlocks(const SsdShape& shape) : group_heads(shape.heads / shape.groups) {
+    const bool many = shape.state_rows() * shape.groups >= kManyRows;
+    per_group = many ? 1 : ceil_div(group_heads, kBlockHeads);
+    heads = ceil_div(group_heads, per_group);
+    per_group = ceil_div(group_heads, heads);
+    count = shape.groups * per_group;
+  }
+  int64_t group_heads;
+  int64_t per_group;  // blocks
+  int64_t heads;      // of a block; the last one of a group may have fewer
+  int64_t count;      // blocks of all groups
+};
+
 struct ChunkSizes {
   explicit ChunkSizes(const SsdShape& shape)
       : tokens(round_up(std::max<int64_t>(std::min(shape.chunk, shape.len), 1), kRowBlock)),
@@ -40,8 +60,7 @@ struct ChunkSizes {
         token_row(padded_row(tokens)),
         channel_row(padded_row(shape.head_dim)),
         state_row(padded_row(shape.state)),
-        group_heads(shape.heads / shape.groups),
-        head_row(round_up(group_heads, kColumnBlock)) {}
+        head_row(round_up(HeadBlocks(shape).heads, kColumnBlock)) {}
 
   int64_t tokens;                             // of the longest chunk, padded
   int64_t head_dim;                           // P
@@ -49,8 +68,7 @@ struct ChunkSizes {
   int64_t channels;                           // P, padded
   int64_t states;                             // N, padded
   int64_t token_row, channel_row, state_row;  // elements from row to row of scratch matrices
-  int64_t group_heads;
-  int64_t head_row;
+  int64_t head_row;                           // heads of a block, padded
 
   int64_t token_channels() const { return tokens * channel_row; }
   int64_t token_states() const { return tokens * state_row; }
@@ -58,17 +76,15 @@ struct ChunkSizes {
   int64_t channel_states() const { return channels * state_row; }
 };
 
-inline bool chunk_walks(const SsdShape& shape) {
-  return !shape.packed() && shape.batch * shape.groups >= kWalkItems;
-}
-
 /// Workers that scratch is held for: more threads than cores gain nothing.
-inline int chunk_workers(int64_t items) {
+inline int chunk_workers() {
   static const int cores = available_threads();
-  return static_cast<int>(std::clamp<int64_t>(items, 1, cores));
+  return cores;
 }
-inline int64_t chunk_items(const SsdShape& shape) {
-  return shape.groups * (chunk_walks(shape) ? shape.batch : max_chunks(shape));
+/// Are there rows enough for `threads` (at most chunk_workers())? Packed rows differ in length.
+inline bool chunk_walks(const SsdShape& shape, int threads) {
+  const int64_t items = shape.state_rows() * HeadBlocks(shape).count;
+  return threads <= 1 || items >= (shape.packed() ? 8 : 2) * threads;
 }
 
 /// Takes arrays one after the other from a block, or only counts (base == nullptr).

@@ -26,10 +26,11 @@ int64_t lanes_of() {
   return static_cast<int64_t>(hn::Lanes(Words<C>()));
 }
 
-/// One chunk of one group.
+/// One chunk of one block of heads.
 struct ChunkPlace {
   ssd::Chunk chunk;
   int64_t group;
+  int64_t first_head, heads;
   const int32_t* order;
 
   int64_t count() const { return chunk.count(); }
@@ -123,8 +124,8 @@ void find_steps_of_word(const SsdShape& shape, const SsdInputs<T>& in, const Chu
                         const ssd::ChunkSizes& sizes, int64_t word,
                         const ssd::ChunkSteps<C>& steps) {
   const Words<C> d;
-  const int64_t head = place.group * sizes.group_heads + word;
-  const auto n = static_cast<size_t>(std::min(lanes_of<C>(), sizes.group_heads - word));
+  const int64_t head = place.first_head + word;
+  const auto n = static_cast<size_t>(std::min(lanes_of<C>(), place.heads - word));
   const int64_t plane = sizes.tokens * sizes.head_row;
   const auto bias = in.dt_bias != nullptr ? load_n(d, in.dt_bias + head, n) : hn::Zero(d);
   const auto A = load_n(d, in.A + head, n);
@@ -150,13 +151,13 @@ void find_steps_of_word(const SsdShape& shape, const SsdInputs<T>& in, const Chu
 template <class T, class C = accumulate_t<T>>
 void find_steps(const SsdShape& shape, const SsdInputs<T>& in, const ChunkPlace& place,
                 const ssd::ChunkSizes& sizes, const ssd::ChunkSteps<C>& steps) {
-  for (int64_t word = 0; word < sizes.group_heads; word += lanes_of<C>()) {
+  for (int64_t word = 0; word < place.heads; word += lanes_of<C>()) {
     find_steps_of_word(shape, in, place, sizes, word, steps);
   }
   C* const planes[] = {steps.delta, steps.cs, steps.cs_low};
   for (int64_t i = 0; i < 3; ++i) {
     transpose_tile(steps.by_token + i * sizes.tokens * sizes.head_row, sizes.head_row,
-                   place.count(), sizes.group_heads, C(1), planes[i], sizes.tokens);
+                   place.count(), place.heads, C(1), planes[i], sizes.tokens);
   }
 }
 
@@ -202,11 +203,11 @@ bool is_mild(const C* cs, int64_t count) {
 }
 
 template <class C>
-void find_decays(const ssd::ChunkSteps<C>& steps, int64_t head_in_group, int64_t count,
+void find_decays(const ssd::ChunkSteps<C>& steps, int64_t head_in_block, int64_t count,
                  const ssd::ChunkSizes& sizes, ssd::ChunkDecays<C>* out) {
   const Words<C> d;
   const int64_t lanes = lanes_of<C>();
-  const int64_t at = head_in_group * sizes.tokens;
+  const int64_t at = head_in_block * sizes.tokens;
   out->delta = steps.delta + at;
   out->cs = steps.cs + at;
   out->cs_low = steps.cs_low + at;
@@ -263,6 +264,15 @@ void clear_above_diagonal(const ChunkPlace& place, C* scores, int64_t row) {
   for (int64_t i = 0; i < place.count(); ++i) {
     std::fill(scores + i * row + i + 1, scores + i * row + place.padded(), C(0));
   }
+}
+
+inline ChunkPlace place_of(const SsdShape& shape, const int32_t* order, const ssd::Chunk& chunk,
+                           int64_t block) {
+  const ssd::HeadBlocks blocks(shape);
+  const int64_t group = block / blocks.per_group;
+  const int64_t first = block % blocks.per_group * blocks.heads;
+  return {chunk, group, group * blocks.group_heads + first,
+          std::min(blocks.heads, blocks.group_heads - first), order};
 }
 
 }  // namespace adder::HWY_NAMESPACE

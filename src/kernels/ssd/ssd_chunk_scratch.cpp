@@ -10,8 +10,10 @@ bool chunked_accepts(const Caps&, const SsdShape& shape) {
 
 template <class T>
 int64_t chunked_scratch(const SsdShape& shape, Direction direction) {
-  if (direction != Direction::backward) return ForwardScratch<T>(shape, nullptr).bytes;
-  return BackwardScratch<T>(shape, nullptr).bytes;
+  if (direction != Direction::backward) {
+    return ForwardScratch<T>(shape, nullptr).carver.used();
+  }
+  return BackwardScratch<T>(shape, nullptr).carver.used();
 }
 
 template <class T>
@@ -28,7 +30,7 @@ double chunked_us(const Caps& caps, const SsdShape& shape, Direction direction) 
                                 : q * (p * heads + n * groups) + 4 * p * n * heads;
   const double words = std::max(1.0, caps.vector_bytes / static_cast<double>(kAlignment));
   const double rate = 100e3 * words * (sizeof(accumulate_t<T>) == 8 ? 0.5 : 1.0);  // a us
-  const double threads = std::min(caps.threads, chunk_workers(chunk_items(shape)));
+  const double threads = std::min(caps.threads, chunk_workers());
   // Steps, decays and packing of one head in one chunk.
   const double calls = tokens / q * heads * (backward ? 6.0 : 2.0);
   return 5 + (tokens * flops / rate + calls) / threads;

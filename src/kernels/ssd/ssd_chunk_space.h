@@ -6,7 +6,7 @@
 
 namespace adder::ssd {
 
-/// Steps of one chunk, all heads of a group. cs is the inclusive sum of delta A, kept as a pair
+/// Steps of one chunk, all heads of a block. cs is the inclusive sum of delta A, kept as a pair
 /// cs + cs_low: a difference of two sums keeps its digits after a large step (math.md 0.5).
 template <class C>
 struct ChunkSteps {
@@ -49,11 +49,11 @@ template <class C>
 struct ForwardSpace {
   ChunkSteps<C> steps;
   ChunkDecays<C> decays;
-  C *B, *C_rows;         // (tokens, state_row)
-  C* scores;             // (tokens, token_row): C_i . B_j
-  C *x, *y;              // (tokens, channel_row)
-  C* added;              // (channels, state_row)
-  C *masked, *C_scaled;  // steep chunks
+  C *B, *C_rows;                   // (tokens, state_row)
+  C* scores;                       // (tokens, token_row): C_i . B_j
+  C *x, *y;                        // (tokens, channel_row)
+  C* added;                        // (channels, state_row)
+  C *masked, *C_scaled, *x_steep;  // steep chunks
   C *masked_left, *C_scaled_left;
   C *B_t, *C_left, *B_right, *scores_left;  // operands of a group
   C *x_right, *x_left, *entering;           // operands of a head
@@ -68,7 +68,7 @@ struct ForwardSpace {
                      &out->C_scaled_left}) {
       carver.take(*rows, sizes.token_states());
     }
-    for (C** rows : {&out->x, &out->y, &out->x_right}) {
+    for (C** rows : {&out->x, &out->y, &out->x_right, &out->x_steep}) {
       carver.take(*rows, sizes.token_channels());
     }
     carver.take(out->B_t, sizes.states * sizes.token_row);
@@ -78,38 +78,71 @@ struct ForwardSpace {
   }
 };
 
+/// Chunks of a call, and where those of each row begin.
+struct ChunkList {
+  Chunk* chunks;
+  int64_t* first;  // (state_rows + 1)
+  int64_t count = 0;
+
+  static void carve(const SsdShape& shape, Carver& carver, ChunkList* out) {
+    carver.take(out->chunks, max_chunks(shape));
+    carver.take(out->first, shape.state_rows() + 1);
+  }
+  void fill(const SsdShape& shape, const int32_t* cu_seqlens) {
+    count = list_chunks(shape, cu_seqlens, chunks);
+    int64_t row = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      if (chunks[i].first) first[row++] = i;
+    }
+    first[row] = count;
+  }
+};
+
+/// The scratch of every worker.
+template <class Space>
+struct WorkerSpaces {
+  ChunkSizes sizes;
+  int64_t bytes;
+  std::byte* base;
+
+  WorkerSpaces(const SsdShape& shape, Carver& carver) : sizes(shape) {
+    Space space;
+    Carver one(nullptr);
+    Space::carve(sizes, one, &space);
+    bytes = one.used();
+    carver.take(base, chunk_workers() * bytes);
+  }
+  Space of(int worker) const {
+    Space out;
+    Carver carver(base + worker * bytes);
+    Space::carve(sizes, carver, &out);
+    return out;
+  }
+};
+
 /// Scratch of a forward call: counts it where base is nullptr.
 template <class T>
 struct ForwardScratch {
   using C = accumulate_t<T>;
-  Chunk* chunks;
-  C *states, *last_added, *whole;
-  int workers;
-  int64_t worker_bytes;
-  std::byte* worker_base;
-  int64_t bytes;
+  Carver carver;
+  ChunkList list;
+  C* states;      // entering states where the caller does not want them: a row's or a chunk's
+  C* last_added;  // (state_rows, state_elements): what the last chunks add, for hT
+  C* whole;       // (chunks, heads): e^cs_last
+  WorkerSpaces<ForwardSpace<C>> workers;
 
-  ForwardScratch(const SsdShape& shape, std::byte* base) {
-    const ChunkSizes sizes(shape);
-    Carver carver(base);
-    carver.take(chunks, max_chunks(shape));
-    const bool walks = chunk_walks(shape);
-    carver.take(states, walks ? shape.batch * shape.state_elements() : shape.saved_elements());
-    carver.take(last_added, walks ? 0 : shape.state_rows() * shape.state_elements());
+  ForwardScratch(const SsdShape& shape, std::byte* base)
+      : carver(base), workers(carve(shape), carver) {}
+
+ private:
+  const SsdShape& carve(const SsdShape& shape) {
+    const bool walks = chunk_walks(shape, chunk_workers());
+    const int64_t rows = shape.state_rows() * shape.state_elements();
+    ChunkList::carve(shape, carver, &list);
+    carver.take(states, walks ? rows : std::max(rows, shape.saved_elements()));
+    carver.take(last_added, walks ? 0 : rows);
     carver.take(whole, walks ? 0 : max_chunks(shape) * shape.heads);
-    workers = chunk_workers(chunk_items(shape));
-    ForwardSpace<C> space;
-    Carver one(nullptr);
-    ForwardSpace<C>::carve(sizes, one, &space);
-    worker_bytes = one.used();
-    carver.take(worker_base, workers * worker_bytes);
-    bytes = carver.used();
-  }
-  ForwardSpace<C> space(const ChunkSizes& sizes, int worker) const {
-    ForwardSpace<C> out;
-    Carver carver(worker_base + worker * worker_bytes);
-    ForwardSpace<C>::carve(sizes, carver, &out);
-    return out;
+    return shape;
   }
 };
 
@@ -169,39 +202,32 @@ struct BackwardSpace {
 template <class T>
 struct BackwardScratch {
   using C = accumulate_t<T>;
-  Chunk* chunks;
-  C* gradients;          // (chunks or rows, heads, head_dim, state_row): of the state that leaves
+  Carver carver;
+  ChunkList list;
+  C* gradients;          // (rows or chunks, heads, head_dim, state_row): of the state that leaves
   C* whole;              // (chunks, heads): e^cs_last
   C *dA, *dt_bias, *dD;  // (chunks, heads), (chunks, d_elements): parts
-  int workers;
-  int64_t worker_bytes;
-  std::byte* worker_base;
-  int64_t bytes;
+  C *dB, *dC;            // (blocks of a group, batch, len, groups * state): parts, if not one
+  WorkerSpaces<BackwardSpace<C>> workers;
 
-  BackwardScratch(const SsdShape& shape, std::byte* base) {
-    const ChunkSizes sizes(shape);
-    Carver carver(base);
-    const int64_t most = max_chunks(shape);
-    carver.take(chunks, most);
-    const int64_t matrices = (chunk_walks(shape) ? shape.batch : most) * shape.heads;
-    carver.take(gradients, matrices * shape.head_dim * sizes.state_row);
-    carver.take(whole, most * shape.heads);
+  BackwardScratch(const SsdShape& shape, std::byte* base)
+      : carver(base), workers(carve(shape), carver) {}
+
+ private:
+  const SsdShape& carve(const SsdShape& shape) {
+    const bool walks = chunk_walks(shape, chunk_workers());
+    const int64_t most = max_chunks(shape), blocks = HeadBlocks(shape).per_group;
+    ChunkList::carve(shape, carver, &list);
+    carver.take(gradients, (walks ? shape.state_rows() : most) * shape.heads * shape.head_dim *
+                               ChunkSizes(shape).state_row);
+    carver.take(whole, walks ? 0 : most * shape.heads);
     carver.take(dA, most * shape.heads);
     carver.take(dt_bias, most * shape.heads);
     carver.take(dD, most * shape.d_elements());
-    workers = chunk_workers(chunk_items(shape));
-    BackwardSpace<C> space;
-    Carver one(nullptr);
-    BackwardSpace<C>::carve(sizes, one, &space);
-    worker_bytes = one.used();
-    carver.take(worker_base, workers * worker_bytes);
-    bytes = carver.used();
-  }
-  BackwardSpace<C> space(const ChunkSizes& sizes, int worker) const {
-    BackwardSpace<C> out;
-    Carver carver(worker_base + worker * worker_bytes);
-    BackwardSpace<C>::carve(sizes, carver, &out);
-    return out;
+    const int64_t shared = shape.batch * shape.len * shape.groups * shape.state;
+    carver.take(dB, blocks > 1 ? blocks * shared : 0);
+    carver.take(dC, blocks > 1 ? blocks * shared : 0);
+    return shape;
   }
 };
 

@@ -32,9 +32,38 @@ struct TileOut {
   C* data;
   int64_t row;
   int64_t rows, cols;
-  bool add = false;
+  bool add = false;    // to what is there
   bool lower = false;  // only j <= i
 };
+
+/// A state that takes another one and a product: to = whole from + scale product. Rows of `to` and
+/// `from` are `row` apart.
+template <class C>
+struct StateUpdate {
+  C* to;
+  const C* from;  // may be `to`; absent: zero
+  int64_t row;
+  int64_t rows, cols;
+  C whole, scale;
+};
+
+/// As StateUpdate, with the product in rows of its own.
+template <class C>
+void update_state(const StateUpdate<C>& u, const C* product, int64_t product_row) {
+  const Words<C> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto whole = hn::Set(d, u.whole), scale = hn::Set(d, u.scale);
+  for (int64_t r = 0; r < u.rows; ++r) {
+    for (int64_t c = 0; c < u.cols; c += lanes) {
+      const auto n = static_cast<size_t>(HWY_MIN(lanes, u.cols - c));
+      auto sum = hn::Mul(scale, load_n(d, product + r * product_row + c, n));
+      if (u.from != nullptr) {
+        sum = hn::MulAdd(whole, load_n(d, u.from + r * u.row + c, n), sum);
+      }
+      store_n(sum, d, u.to + r * u.row + c, n);
+    }
+  }
+}
 
 template <class C>
 struct FmaTiles {
@@ -75,19 +104,46 @@ struct FmaTiles {
 
   using Out = TileOut<C>;
   void product(const Out& out, const Term& one, const Term& two = {}) const {
-    TileProduct<C> p;
+    TileProduct<C> p = product_of(one, two);
     p.rows = out.rows;
     p.cols = ssd::round_up(out.cols, static_cast<int64_t>(hn::Lanes(Words<C>())));
     p.out = out.data;
     p.out_row = out.row;
-    p.add = out.add;
+    if (out.add) {
+      p.base = out.data;
+      p.base_row = out.row;
+    }
     p.lower_out = out.lower;
+    tile_product(p);
+  }
+
+  /// `scratch` (rows, scratch_row) is for columns that are not whole words.
+  void update(const StateUpdate<C>& u, const Term& term, C* scratch, int64_t scratch_row) const {
+    if (u.cols % static_cast<int64_t>(hn::Lanes(Words<C>())) != 0) {
+      product({.data = scratch, .row = scratch_row, .rows = u.rows, .cols = u.cols}, term);
+      return update_state(u, scratch, scratch_row);
+    }
+    TileProduct<C> p = product_of(term, {});
+    p.rows = u.rows;
+    p.cols = u.cols;
+    p.out = u.to;
+    p.out_row = u.row;
+    p.scale = u.scale;
+    p.base = u.from;
+    p.base_row = u.row;
+    p.base_scale = u.whole;
+    tile_product(p);
+  }
+
+ private:
+  static TileProduct<C> product_of(const Term& one, const Term& two) {
+    TileProduct<C> p;
     int64_t at = 0;
     for (const Term* term : {&one, &two}) {
       p.terms[at++] = {term->left.data, term->left.row, term->left.step, term->right.data,
                        term->right.row, term->depth,    term->reach};
     }
-    tile_product(p);
+    return p;
   }
 };
 

@@ -17,7 +17,7 @@ constexpr __mmask8 kAll64 = 0xFF;
 constexpr __mmask16 kAll32 = 0xFFFF;
 constexpr __mmask32 kAll16 = 0xFFFFFFFFu;
 
-// ---- operands ------------------------------------------------------------------------------------
+// ---- operands -----------------------------------------------------------------------------------
 
 __mmask16 first(int64_t n) {
   return n >= kLanes ? __mmask16(0xFFFF) : __mmask16((1u << std::max<int64_t>(n, 0)) - 1u);
@@ -125,7 +125,7 @@ void pack_right_t(const FloatMatrix& m, float scale, uint32_t* out, int64_t row)
 
 namespace {
 
-// ---- products ------------------------------------------------------------------------------------
+// ---- products -----------------------------------------------------------------------------------
 
 template <int kRows, int kWords>
 void multiply_block(const Bf16Product& p, int64_t i, int64_t j) {
