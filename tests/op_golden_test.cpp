@@ -146,6 +146,34 @@ TEST_F(OpLaws, ComplexS6) {
   }
 }
 
+// B of shape (dim, state) = the same rows at every token; its gradient is the sum over tokens.
+TEST_F(OpLaws, ConstantS6) {
+  constexpr int64_t kRows = 12, kDim = 3, kState = 2;
+  Tensors in = {{"u", wave({2, 6, kDim}, 0.7)},      {"dt", wave({2, 6, kDim}, 0.3)},
+                {"B", wave({kDim, kState}, 0.9)},    {"C", wave({2, 6, kDim, kState}, 1.1)},
+                {"A", filled({kDim, kState}, -0.5)}, {"gy", wave({2, 6, kDim}, 0.2)},
+                {"softplus", filled({1}, 1)}};
+  const Tensors reference = run_op("s6", in, {"softplus"});
+  const Tensors got = run_op("s6", in, {"softplus"}, "sequential");
+  const Tensor constant = in["B"];
+  in["B"].shape = in["C"].shape;
+  for (int64_t row = 1; row < kRows; ++row) {
+    in["B"].data.insert(in["B"].data.end(), constant.data.begin(), constant.data.end());
+  }
+  const Tensors repeated = run_op("s6", in, {"softplus"});
+  EXPECT_LE(relative_error(got.at("y"), repeated.at("y")), 1e-12);
+  EXPECT_LE(relative_error(got.at("d_C"), repeated.at("d_C")), 1e-12);
+  ASSERT_EQ(got.at("d_B").shape, constant.shape);
+  for (size_t i = 0; i < constant.data.size(); ++i) {
+    double sum = 0;
+    for (size_t row = 0; row < kRows; ++row) {
+      sum += repeated.at("d_B").data[row * constant.data.size() + i];
+    }
+    EXPECT_NEAR(got.at("d_B").data[i], sum, 1e-12);
+    EXPECT_NEAR(reference.at("d_B").data[i], sum, 1e-12);
+  }
+}
+
 TEST_F(OpLaws, PackedConv1dEqualsSeparate) {
   constexpr int64_t kLen = 7, kChannels = 3, kWidth = 4;
   Tensors all = {{"x", wave({1, kLen, kChannels}, 0.7)},  {"w", wave({kChannels, kWidth}, 0.4)},

@@ -2,7 +2,8 @@
 // state); D, dt_bias (dim); h0 (rows, dim, state) with a row for each batch row or packed sequence;
 // flag softplus (default 0); dt_limit (2); cu_seqlens -> y, hT. Upstream gradients gy, ghT. Complex
 // scan: A, B, C, h0 and ghT end in one more size of 2 (real and imaginary part), and so do hT and
-// their gradients.
+// their gradients. B or C of shape (dim, state) is constant over the tokens; then the other one is
+// constant, too, or has groups = dim.
 #include <cmath>
 
 #include "apps/op.h"
@@ -38,7 +39,11 @@ struct S6Arrays {
     return dense_view<const T>(array.data(), shape.len, shape.dim);
   }
   TokenView<T> channels(T* data) const { return dense_view<T>(data, shape.len, shape.dim); }
-  TokenView<T> projections(T* data) const {
+  bool is_constant(const OpInputs& in, const char* name) const {
+    return in.rank(name) == (shape.complex ? 3 : 2);
+  }
+  TokenView<T> projections(T* data, const OpArray<T>& input) const {
+    if (input.shape() == A.shape()) return {data, 0, 0, 1};
     return dense_view<T>(data, shape.len, shape.groups * shape.state_numbers());
   }
 
@@ -47,8 +52,8 @@ struct S6Arrays {
     in.u = channels(u);
     in.dt = channels(dt);
     in.z = channels(z);
-    in.B = projections(B.data());
-    in.C = projections(C.data());
+    in.B = projections(B.data(), B);
+    in.C = projections(C.data(), C);
     in.A = A.data();
     in.D = D.data();
     in.dt_bias = dt_bias.data();
@@ -74,6 +79,18 @@ void read_dt_limit(OpInputs& in, S6Arrays<T>& arrays) {
   arrays.dt_max = static_cast<accumulate_t<T>>(high);
 }
 
+/// Groups of B and C: those of the one that varies, `dim` where one is constant (each channel has
+/// rows of its own then).
+int64_t groups_of(OpInputs& in, const S6Shape& shape) {
+  int64_t groups = 0;
+  for (const char* name : {"B", "C"}) {
+    if (in.rank(name) == (shape.complex ? 3 : 2)) return shape.dim;
+    groups = (shape.complex ? in.sizes(name, {"batch", "len", "groups", "state", "2"})
+                            : in.sizes(name, {"batch", "len", "groups", "state"}))[2];
+  }
+  return groups;
+}
+
 template <class T>
 S6Arrays<T> read_s6(OpInputs& in) {
   using Acc = accumulate_t<T>;
@@ -82,13 +99,11 @@ S6Arrays<T> read_s6(OpInputs& in) {
   a.shape.complex = in.rank("A") == 3;
   const auto state =
       (a.shape.complex ? in.sizes("A", {"dim", "state", "2"}) : in.sizes("A", {"dim", "state"}))[1];
-  const auto groups = (a.shape.complex ? in.sizes("B", {"batch", "len", "groups", "state", "2"})
-                                       : in.sizes("B", {"batch", "len", "groups", "state"}))[2];
   a.shape.batch = u[0];
   a.shape.len = u[1];
   a.shape.dim = u[2];
   a.shape.state = state;
-  a.shape.groups = groups;
+  a.shape.groups = groups_of(in, a.shape);
   a.starts = in.sequence_starts(u[0], u[1]);
   if (a.starts.present()) a.shape.sequences = a.starts.count() - 1;
   a.shape.softplus = in.flag("softplus", false);
@@ -97,8 +112,8 @@ S6Arrays<T> read_s6(OpInputs& in) {
   a.dt = in.read<T>("dt", a.u_shape());
   a.z = in.read_if<T>("z", a.u_shape());
   a.A = in.read<Acc>("A", a.pairs({u[2], state}));
-  a.B = in.read<T>("B", a.bc_shape());
-  a.C = in.read<T>("C", a.bc_shape());
+  a.B = in.read<T>("B", a.is_constant(in, "B") ? a.A.shape() : a.bc_shape());
+  a.C = in.read<T>("C", a.is_constant(in, "C") ? a.A.shape() : a.bc_shape());
   a.D = in.read_if<Acc>("D", {u[2]});
   a.dt_bias = in.read_if<Acc>("dt_bias", {u[2]});
   a.h0 = in.read_if<Acc>("h0", a.state_shape());
@@ -113,8 +128,8 @@ void add_gradients(const S6Arrays<T>& a, OpOutputs& out, S6Backward<T>& args) {
   using Acc = accumulate_t<T>;
   args.du = a.channels(out.add<T>("d_u", a.u_shape()));
   args.ddt = a.channels(out.add<T>("d_dt", a.u_shape()));
-  args.dB = a.projections(out.add<T>("d_B", a.bc_shape()));
-  args.dC = a.projections(out.add<T>("d_C", a.bc_shape()));
+  args.dB = a.projections(out.add<T>("d_B", a.B.shape()), a.B);
+  args.dC = a.projections(out.add<T>("d_C", a.C.shape()), a.C);
   args.dz = a.channels(out.add_if<T>(a.z.present(), "d_z", a.u_shape()));
   args.dA = out.add<Acc>("d_A", a.A.shape());
   args.dD = out.add_if<Acc>(a.D.present(), "d_D", a.D.shape());

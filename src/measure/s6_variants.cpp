@@ -27,6 +27,7 @@ struct Case {
   bool saves = true;             // forward keeps what backward needs
   bool indexed = false;          // state_index: rows in reverse, one slot apart
   bool reversed = false;         // order: last token first
+  bool constant = false;         // one row of B and C for all tokens
   bool sparse = false;           // only some gradients are asked for
   double dt_min = -INFINITY;
   double dt_max = INFINITY;
@@ -50,6 +51,7 @@ struct Case {
     option(!saves, "inference");
     option(indexed, "indexed");
     option(reversed, "reversed");
+    option(constant, "constant");
     option(sparse, "sparse");
     option(std::isfinite(dt_min) || std::isfinite(dt_max), "limits");
     option(values == Values::extreme, "extreme");
@@ -139,6 +141,7 @@ struct Problem {
   }
   template <class U>
   TokenView<U> shared(U* data) const {
+    if (given.constant) return {data, 0, 0, 1};
     return {data, given.shape.len * given.shared_stride() + 3, given.shared_stride(), 1};
   }
   S6Inputs<T> inputs() const {
@@ -309,6 +312,7 @@ std::vector<Case> complex_cases() {
       complex({.shape = shape(3, 1, 37, 8), .in_place = true, .saves = false, .indexed = true}),
       complex({.shape = shape(2, 33, 8, 1, 2, false), .indexed = true, .reversed = true}),
       complex({.shape = shape(1, 64, 18, 17), .sparse = true}),
+      complex({.shape = shape(2, 40, 7, 3, 7), .constant = true}),
       complex({.shape = shape(2, 65, 13, 4), .channel_stride = 3, .gap = 2}),
       complex({.shape = shape(1, 127, 270, 3, 2, true, false), .dt_min = 0, .gap = 1}),
       complex({.shape = shape(1, 200, 21, 5), .skip = false, .dt_min = 0.01, .dt_max = 0.5}),
@@ -337,6 +341,8 @@ std::vector<Case> test_cases() {
       {.shape = shape(1, 200, 37, 16), .dt_min = 0.01, .dt_max = 0.5},
       {.shape = shape(2, 35, 270, 4, 2, false), .skip = false, .bias = false, .reversed = true},
       {.shape = shape(33, 5, 4, 2)},
+      {.shape = shape(2, 70, 19, 5, 19), .constant = true},
+      {.shape = shape(1, 1025, 21, 16), .constant = true},
       {.shape = shape(1, 1103, 3, 7), .reversed = true},
       {.shape = shape(2, 513, 3, 5, 1, false), .state = false},
       {.shape = shape(1, 131, 21, 16), .values = Values::extreme},

@@ -187,13 +187,29 @@ void put_token(const Channel<T>& channel, const S6Backward<T>& args, int64_t t, 
   sums.ddt_bias[d] += pick(ddt, absolute);
 }
 
+/// One row of B or C for all tokens: the sum of its gradients.
+template <class T>
+void write_constant(const TokenView<T>& view, int64_t tokens, int64_t width,
+                    const std::vector<accumulate_t<T>>& rows) {
+  for (int64_t n = 0; view && n < width; ++n) {
+    accumulate_t<T> sum = 0;
+    for (int64_t i = 0; i < tokens; ++i) sum += rows[static_cast<size_t>(i * width + n)];
+    view.data[n] = static_cast<T>(sum);
+  }
+}
+
 template <class T>
 void write_sums(const S6Shape& shape, const S6Backward<T>& args, const Sums<T>& sums) {
+  const bool constant_B = is_constant(args.dB), constant_C = is_constant(args.dC);
+  if (constant_B) write_constant(args.dB, shape.batch * shape.len, sums.width, sums.dB);
+  if (constant_C) write_constant(args.dC, shape.batch * shape.len, sums.width, sums.dC);
   for (int64_t i = 0; i < shape.batch * shape.len; ++i) {
     for (int64_t n = 0; n < sums.width; ++n) {
       const auto from = static_cast<size_t>(i * sums.width + n);
-      if (args.dB) args.dB.at(i / shape.len, i % shape.len, n) = static_cast<T>(sums.dB[from]);
-      if (args.dC) args.dC.at(i / shape.len, i % shape.len, n) = static_cast<T>(sums.dC[from]);
+      if (args.dB && !constant_B)
+        args.dB.at(i / shape.len, i % shape.len, n) = static_cast<T>(sums.dB[from]);
+      if (args.dC && !constant_C)
+        args.dC.at(i / shape.len, i % shape.len, n) = static_cast<T>(sums.dC[from]);
     }
   }
   if (args.dA) std::copy(sums.dA.begin(), sums.dA.end(), args.dA);

@@ -58,10 +58,12 @@ struct S6Shape {
 template <class T>
 struct S6Inputs {
   using Acc = accumulate_t<T>;
-  TokenView<const T> u;          // (batch, len, dim)
-  TokenView<const T> dt;         // (batch, len, dim), before bias and softplus
-  TokenView<const T> B;          // (batch, len, groups * state), channel stride 1
-  TokenView<const T> C;          // (batch, len, groups * state), channel stride 1
+  TokenView<const T> u;   // (batch, len, dim)
+  TokenView<const T> dt;  // (batch, len, dim), before bias and softplus
+  TokenView<const T> B;   // (batch, len, groups * state), channel stride 1
+  TokenView<const T> C;   // (batch, len, groups * state), channel stride 1
+  // Batch and token strides of 0 make B or C constant over the tokens (with groups = dim: one row a
+  // channel, the LTI ablation of the paper); dB or dC with such strides is the sum over all tokens.
   TokenView<const T> z;          // (batch, len, dim) or absent: no gate
   const Acc* A = nullptr;        // (dim, state), (real parts of) entries <= 0
   const Acc* D = nullptr;        // (dim) or absent: 0
@@ -110,6 +112,12 @@ struct S6Functions {
 };
 template <class T>
 using S6Line = Line<S6Shape, S6Functions<T>>;
+
+/// A view whose one row stands for all tokens.
+template <class T>
+bool is_constant(const TokenView<T>& view) {
+  return view.batch_stride == 0 && view.token_stride == 0;
+}
 
 /// The lines for storage type T: double, float or Bf16.
 template <class T>

@@ -166,6 +166,27 @@ void store_entering_gradient(const BackwardJob<T>& job, int64_t row, const s6::T
   }
 }
 
+/// dB or dC of a constant B or C (s6.h): the sum over all tokens and tiles, rounded once.
+template <class T>
+void sum_tokens(const BackwardJob<T>& job, const TokenView<T>& out, const accumulate_t<T>* partial,
+                int threads) {
+  using C = accumulate_t<T>;
+  const S6Shape& shape = *job.shape;
+  const int64_t width = shape.groups * shape.state;
+  parallel_for(threads, s6::ceil_div(width, kLanes<C>), [&](int64_t word) {
+    const Words<C> d;
+    const int64_t n = word * kLanes<C>;
+    const auto lanes = static_cast<size_t>(HWY_MIN(kLanes<C>, width - n));
+    auto sum = hn::Zero(d);
+    for (int64_t i = 0; i < shape.batch * shape.len; ++i) {
+      for (int64_t k = 0; k < job.cut.group_tiles(); ++k) {
+        sum = hn::Add(sum, load_n(d, partial + k * job.rows_size() + i * width + n, lanes));
+      }
+    }
+    store_n(sum, d, out.data + n, lanes);
+  });
+}
+
 /// dB and dC of all tokens: the sum over the tiles of a group, rounded once.
 template <class T>
 void sum_tiles(const BackwardJob<T>& job, const TokenView<T>& out, const accumulate_t<T>* partial,
@@ -173,6 +194,7 @@ void sum_tiles(const BackwardJob<T>& job, const TokenView<T>& out, const accumul
   using C = accumulate_t<T>;
   const S6Shape& shape = *job.shape;
   if (!out) return;
+  if (is_constant(out)) return sum_tokens(job, out, partial, threads);
   const int64_t width = shape.groups * shape.state;
   const int64_t tokens = shape.batch * shape.len;
   parallel_for(threads, s6::ceil_div(tokens, kS6Chunk), [&](int64_t item) {

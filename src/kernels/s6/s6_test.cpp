@@ -274,6 +274,41 @@ TEST(S6, GroupsEqualRepeatedRows) {
   }
 }
 
+// Constant B and C: the gradient is the sum over the tokens of repeated rows.
+TEST(S6, ConstantRowsEqualRepeatedRows) {
+  const int64_t len = 45, dim = 6, state = 3, width = dim * state;
+  Call<double> repeated({.batch = 2, .len = len, .dim = dim, .state = state, .groups = dim});
+  for (int64_t i = width; i < repeated.B.count(); ++i) {
+    repeated.B[i] = repeated.B[i % width];
+    repeated.C[i] = repeated.C[i % width];
+  }
+  repeated.run(1, {.name = "sequential"});
+  Call<double> constant(repeated.shape);
+  measure::run_planned(1, [&](Context& context) {
+    auto forward = constant.forward();
+    auto backward = constant.backward();
+    for (auto* in : {&forward.in, &backward.in}) {
+      in->B = {repeated.B.data(), 0, 0, 1};
+      in->C = {repeated.C.data(), 0, 0, 1};
+    }
+    backward.dB = {constant.dB.data(), 0, 0, 1};
+    backward.dC = {constant.dC.data(), 0, 0, 1};
+    s6_forward(context, constant.shape, forward, {.name = "sequential"});
+    s6_backward(context, constant.shape, backward, {.name = "sequential"});
+  });
+  EXPECT_TRUE(same_bits(constant.y, repeated.y));
+  EXPECT_TRUE(same_bits(constant.dA, repeated.dA));
+  for (int64_t n = 0; n < width; ++n) {
+    double dB = 0, dC = 0;
+    for (int64_t i = n; i < repeated.dB.count(); i += width) {
+      dB += repeated.dB[i];
+      dC += repeated.dC[i];
+    }
+    EXPECT_NEAR(constant.dB[n], dB, 1e-12) << n;
+    EXPECT_NEAR(constant.dC[n], dC, 1e-12) << n;
+  }
+}
+
 // A padded token has delta = 0 (math.md 0.4): the state passes through, nothing else changes.
 TEST(S6, PaddingWithZeroDeltaChangesNothing) {
   const S6Shape shape{.batch = 1, .len = 90, .dim = 7, .state = 16, .softplus = false};
