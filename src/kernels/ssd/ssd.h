@@ -49,6 +49,10 @@ struct SsdShape {
   std::string describe() const;
 };
 
+/// The chunk that trains best, forward and backward together, in f32 and bf16: where states are
+/// large, what passes between chunks costs more than what stays inside.
+int64_t ssd_chunk_for(int64_t head_dim, int64_t state);
+
 /// Inputs that forward and backward share. Views are (batch, len, channels), channel stride 1.
 template <class T>
 struct SsdInputs {
