@@ -6,30 +6,6 @@
 namespace adder::tests {
 namespace {
 
-// {"data": nested or flat, "shape": ...} or a bare nested array.
-void flatten(const JsonValue& value, Tensor& tensor, size_t depth) {
-  if (!value.is_array()) {
-    tensor.data.push_back(value.as_double());
-    return;
-  }
-  const auto& entries = value.as_array();
-  if (tensor.shape.size() == depth) tensor.shape.push_back(static_cast<int64_t>(entries.size()));
-  for (const JsonValue& entry : entries) flatten(entry, tensor, depth + 1);
-}
-
-Tensor tensor_of(const JsonValue& value) {
-  Tensor tensor;
-  if (!value.is_object()) {
-    flatten(value, tensor, 0);
-    return tensor;
-  }
-  flatten(*value.find("data"), tensor, 0);
-  tensor.shape.clear();
-  for (const JsonValue& size : value.find("shape")->as_array())
-    tensor.shape.push_back(size.as_int());
-  return tensor;
-}
-
 // (a, c, t) -> (a, t, c), for u, delta, z and their gradients.
 Tensor token_first(const Tensor& in) {
   const int64_t a = in.shape[0], c = in.shape[1], t = in.shape[2];

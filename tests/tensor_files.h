@@ -90,6 +90,30 @@ inline double relative_error(const Tensor& got, const Tensor& expected) {
   return worst == 0 ? 0 : worst / largest;
 }
 
+/// {"data": nested or flat, "shape": ...} or a bare nested array.
+inline void flatten(const JsonValue& value, Tensor& tensor, size_t depth) {
+  if (!value.is_array()) {
+    tensor.data.push_back(value.as_double());
+    return;
+  }
+  const auto& entries = value.as_array();
+  if (tensor.shape.size() == depth) tensor.shape.push_back(static_cast<int64_t>(entries.size()));
+  for (const JsonValue& entry : entries) flatten(entry, tensor, depth + 1);
+}
+
+inline Tensor tensor_of(const JsonValue& value) {
+  Tensor tensor;
+  if (!value.is_object()) {
+    flatten(value, tensor, 0);
+    return tensor;
+  }
+  flatten(*value.find("data"), tensor, 0);
+  tensor.shape.clear();
+  for (const JsonValue& size : value.find("shape")->as_array())
+    tensor.shape.push_back(size.as_int());
+  return tensor;
+}
+
 /// The names of the lines of a family in one type, from `adder info kernels --json`.
 inline std::vector<std::string> line_names(const std::string& info_json, const std::string& family,
                                            const std::string& types) {

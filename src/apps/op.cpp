@@ -19,6 +19,7 @@ struct Op {
 };
 constexpr Op kOps[] = {
     {"s6", run_s6_op},
+    {"ssd", run_ssd_op},
     {"conv1d", run_conv1d_op},
 };
 

@@ -182,6 +182,7 @@ void with_storage_type(Dtype dtype, const Run& run) {
 }
 
 void run_s6_op(const OpRequest& request, OpInputs& in, OpOutputs& out);
+void run_ssd_op(const OpRequest& request, OpInputs& in, OpOutputs& out);
 void run_conv1d_op(const OpRequest& request, OpInputs& in, OpOutputs& out);
 
 }  // namespace adder::apps
