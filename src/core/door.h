@@ -22,9 +22,9 @@ class Door {
       bad(field, "channel stride 1", std::to_string(view.channel_stride));
     }
   }
-  /// The integer arrays of a sequence kernel, which no shape can vouch for: cu_seqlens ascends from
-  /// 0 to len, slots are >= 0, order names tokens below len. Null arrays other than a packed shape's
-  /// cu_seqlens are absent.
+  /// The integer arrays of a sequence kernel, which no shape can vouch for: cu_seqlens ascends
+  /// from 0 to len, slots are >= 0, order names tokens below len. Null arrays are absent, except
+  /// the cu_seqlens of a packed shape.
   template <class Shape, class Inputs>
   void sequence_arrays(const Shape& shape, const Inputs& in) const {
     if (shape.packed()) boundaries(in.cu_seqlens, shape.sequences, shape.len);
