@@ -159,6 +159,19 @@ std::span<const SsdLine<T>> ssd_lines() {
   return lines;
 }
 
+namespace {
+
+// A line is chosen by shape and machine, never by the number of threads: lines differ in their last
+// bits, and a result may not depend on how many threads computed it.
+Caps caps_for_choice(const Context& context) {
+  constexpr int kExpectedThreads = 2;
+  Caps caps = context.caps();
+  caps.threads = kExpectedThreads;
+  return caps;
+}
+
+}  // namespace
+
 template <class T>
 void ssd_forward(Context& context, const SsdShape& shape, const SsdForward<T>& args,
                  const Choice& choice) {
@@ -169,7 +182,7 @@ void ssd_forward(Context& context, const SsdShape& shape, const SsdForward<T>& a
     if (shape.batch != 0 && shape.len != 0) kDoor.given("y", static_cast<bool>(args.y));
   }
   const auto& line =
-      pick_line("ssd", ssd_lines<T>(), context.caps(), shape, Direction::forward, choice);
+      pick_line("ssd", ssd_lines<T>(), caps_for_choice(context), shape, Direction::forward, choice);
   run_line(context, line, shape, Direction::forward,
            [&](Exec exec) { line.run.forward(shape, args, exec); });
 }
@@ -182,8 +195,8 @@ void ssd_backward(Context& context, const SsdShape& shape, const SsdBackward<T>&
     check_inputs(shape, args.in);
     check_outputs(shape, args);
   }
-  const auto& line =
-      pick_line("ssd", ssd_lines<T>(), context.caps(), shape, Direction::backward, choice);
+  const auto& line = pick_line("ssd", ssd_lines<T>(), caps_for_choice(context), shape,
+                               Direction::backward, choice);
   run_line(context, line, shape, Direction::backward,
            [&](Exec exec) { line.run.backward(shape, args, exec); });
 }
