@@ -19,7 +19,7 @@ struct Variant {
 void PrintTo(const Variant& which, std::ostream* out) { *out << which.name; }
 
 const Variant kVariants[] = {
-    {"heads", {"arch=mamba2", "headdim=16", "chunk_size=64"}, ""},
+    {"heads", {"arch=mamba2", "headdim=16"}, ""},
     {"options",
      {"arch=mamba2", "headdim=16", "d_ssm=32", "ngroups=2", "d_has_hdim=true",
       "norm_before_gate=true", "d_intermediate=100", "rms_norm=false", "bias=true"},

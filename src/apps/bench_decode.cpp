@@ -60,6 +60,7 @@ Cost operator_cost(const ModelConfig& config) {
     shape.heads = config.heads();
     shape.head_dim = config.headdim;
     shape.state = config.d_state;
+    shape.chunk = ssd_chunk_for(config.headdim, config.d_state);
     cost = shape.cost(Direction::forward, Dtype::f32);
   }
   return cost;

@@ -43,7 +43,7 @@ struct TrainShape {
 };
 
 // The models of targets.md: 4 layers of width 256 over 256 tokens; Mamba-2 with 8 heads of 64
-// channels, 64 states and chunks of 64.
+// channels and 64 states.
 ModelConfig target_model(const std::string& arch) {
   ModelConfig config = default_model_config(arch);
   config.vocab_size = 256;
@@ -53,7 +53,6 @@ ModelConfig target_model(const std::string& arch) {
   if (config.is_mamba2()) {
     config.d_state = 64;
     config.headdim = 64;
-    config.chunk_size = 64;
   }
   return config;
 }
@@ -66,7 +65,7 @@ SsdShape ssd_shape(const ModelConfig& config, const TrainShape& shape) {
   ssd.head_dim = config.headdim;
   ssd.state = config.d_state;
   ssd.groups = config.ngroups;
-  ssd.chunk = config.chunk_size;
+  ssd.chunk = ssd_chunk_for(config.headdim, config.d_state);
   return ssd;
 }
 

@@ -53,7 +53,7 @@ struct ModelConfig {
   bool rmsnorm = true;      // gated norm before out_proj
   bool norm_before_gate = false;
   int64_t norm_groups = 0;   // of the gated norm: ngroups when 0; 1 in older transformers
-  int64_t chunk_size = 256;  // a speed hint, not part of the model
+  int64_t chunk_size = 256;  // kept for other programs: a speed hint, ours follows from the sizes
 
   // Stack.
   bool rms_norm = true;  // else LayerNorm

@@ -32,12 +32,13 @@ void Mamba2Config::check() const {
   require_divisor(norm_groups, "norm_groups", d_ssm, "channels of d_ssm");
   require_positive(state, "state");
   require_positive(conv_width, "conv_width");
-  require_positive(chunk, "chunk");
+  if (chunk < 0) fail("chunk", ">= 0", chunk);
 }
 
 template <class T>
 Mamba2Mixer<T>::Mamba2Mixer(const Mamba2Config& config) : config_(config) {
   config_.check();
+  if (config_.chunk == 0) config_.chunk = ssd_chunk_for(config_.head_dim, config_.state);
 }
 
 template <class T>

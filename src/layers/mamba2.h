@@ -29,7 +29,7 @@ struct Mamba2Config {
   double norm_eps = 1e-5;
   double dt_limit_low = 0;  // limits of delta; 0 and infinity: none
   double dt_limit_high = std::numeric_limits<double>::infinity();
-  int64_t chunk = 64;  // tokens of a block: changes speed and rounding only
+  int64_t chunk = 0;  // tokens of a block: changes speed and rounding only; 0: ssd_chunk_for
   // Initialisation (math.md 7.7).
   double a_min = 1;  // of -A
   double a_max = 16;

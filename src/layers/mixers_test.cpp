@@ -49,7 +49,7 @@ TEST(Mixers, Mamba2RefusesSizesThatDoNotFit) {
         {&Mamba2Config::norm_groups, 5, "norm_groups"},
         {&Mamba2Config::state, -1, "state"},
         {&Mamba2Config::conv_width, 0, "conv_width"},
-        {&Mamba2Config::chunk, 0, "chunk"}}) {
+        {&Mamba2Config::chunk, -1, "chunk"}}) {
     Mamba2Config config = small_mamba2();
     config.*bad.field = bad.value;
     EXPECT_NE(refusal(config).find(bad.says), std::string::npos)
@@ -72,6 +72,11 @@ TEST(Mixers, StateIsWhatDecodingCarries) {
   EXPECT_EQ(parts[1].elements, 12 * 5);
   EXPECT_EQ(parts[1].dtype, Dtype::f32);
   EXPECT_TRUE(GatedMlp<float>({8, 16, 1.0}).state_parts().empty());
+}
+
+// models_test.cpp crosses chunk boundaries with sizes as small as these.
+TEST(Mixers, SmallSizesHaveChunksOf64) {
+  for (const int64_t head_dim : {1, 2, 3, 16}) EXPECT_EQ(ssd_chunk_for(head_dim, 5), 64);
 }
 
 // in_proj's rows: z0 and x0 of the MLP path, z, x, B, C, dt (math.md 7.3).

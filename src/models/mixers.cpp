@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cmath>
 
 #include "layers/gated_mlp.h"
@@ -8,9 +7,6 @@
 
 namespace adder {
 namespace {
-
-// The chunk is a hint of the file: blocks outside this range are slow (math.md 4.8).
-constexpr int64_t kLeastChunk = 64, kMostChunk = 256;
 
 // Factor on the start values of what a branch adds to the residual (math.md 7.7).
 double residual_scale(const ModelConfig& config) {
@@ -59,7 +55,6 @@ Mamba2Config mamba2_config(const ModelConfig& config) {
   mixer.norm_eps = config.norm_eps;
   mixer.dt_limit_low = config.dt_limit_min;
   mixer.dt_limit_high = config.dt_limit_max;
-  mixer.chunk = std::clamp(config.chunk_size, kLeastChunk, kMostChunk);
   mixer.a_min = config.a_init_min;
   mixer.a_max = config.a_init_max;
   mixer.dt_min = config.dt_min;

@@ -102,7 +102,7 @@ inline std::vector<ModelCase> mamba2_cases() {
   packed.config.headdim = 1;
   all.push_back(packed);
 
-  // Three chunks; and packed sequences whose boundaries fall inside chunks.
+  // Three chunks of 64; and packed sequences whose boundaries fall inside chunks.
   ModelCase chunks{"mamba2_three_chunks", small, 1, 131, {}, {}};
   chunks.config.ngroups = 2;
   chunks.config.headdim = 2;

@@ -42,7 +42,7 @@ void visit_model_keys(Config& c, const Visitor& key) {
   key("rmsnorm", c.rmsnorm, "Mamba-2: gated norm before out_proj");
   key("norm_before_gate", c.norm_before_gate, "Mamba-2: order of that norm and the gate");
   key("norm_groups", c.norm_groups, "Mamba-2: groups of that norm; 0: ngroups");
-  key("chunk_size", c.chunk_size, "Mamba-2: a speed hint");
+  key("chunk_size", c.chunk_size, "Mamba-2: a speed hint for other programs");
   key("rms_norm", c.rms_norm, "RMSNorm, else LayerNorm");
   key("norm_eps", c.norm_eps, "added to the mean square");
   key("residual_in_fp32", c.residual_in_fp32, "keep the residual stream in f32");
