@@ -62,55 +62,69 @@ HWY_NOINLINE void reduce_block(const BackwardJob<T>& job, const Run& run, const 
   }
 }
 
-/// The block that starts at `state`, for all words of the tile.
+/// Index of the saved state that enters the run.
+template <class T>
+int64_t saved_index(const BackwardJob<T>& job, const s6::Segment& segment, const Run& run) {
+  return segment.batch * job.shape->saved_chunks() + segment.saved +
+         (run.begin - segment.begin) / kS6Chunk;
+}
+
+/// During the first two blocks the inputs of the chunk before this one, then the outputs of this
+/// chunk and the saved state that enters the chunk before it; else `nothing`.
+template <class T>
+void aim_ahead(const BackwardJob<T>& job, const s6::Segment& segment, const Run& run,
+               const Lane& lane, int64_t state, const void* nothing, Ahead* ahead) {
+  const S6Backward<T>& args = *job.args;
+  const int64_t block = state / kBlock;
+  for (int i = 0; i < kBlockViews; ++i) ahead[i] = {static_cast<const char*>(nothing), 0};
+  const bool before = run.begin > segment.begin;
+  if (args.in.order != nullptr || block > 3 || (block < 2 && !before)) return;
+  Run target = run;
+  if (block < 2) target.begin -= kS6Chunk;
+  const auto aim = [&](int i, const auto& view) {
+    ahead[i] = Ahead::of(view, target, lane.channel, nothing);
+  };
+  if (block == 0) aim(0, args.in.u), aim(1, args.in.dt);
+  if (block == 1) aim(0, args.in.z), aim(1, args.gy);
+  if (block == 2) aim(0, args.du), aim(1, args.ddt);
+  if (block == 3) {
+    aim(0, args.dz);
+    const int64_t index = saved_index(job, segment, run) - (before ? 1 : 0);
+    ahead[1] = {
+        reinterpret_cast<const char*>(state_row(args.saved, *job.shape, index, lane.channel)),
+        lane.count * job.shape->state * static_cast<int64_t>(sizeof(accumulate_t<T>)) / kS6Chunk};
+  }
+}
+
+/// The block that starts at `state`, for all words of the tile; a word's rows are prepared before
+/// its first block and used up after its last one, while they are in L1.
 template <class T, class C>
 void backward_block(const BackwardJob<T>& job, const s6::Segment& segment, const Run& run,
-                    const s6::Tile& tile, int64_t state, C* mu, C* dA, TokenRow<C>* tokens,
-                    BlockBuffers<C>* block) {
+                    const s6::Tile& tile, int64_t state, C* mu, const PartialSums<C>& sums,
+                    WordRows<C>* words, BlockBuffers<C>* block) {
   const S6Shape& shape = *job.shape;
-  const int64_t saved =
-      segment.batch * shape.saved_chunks() + segment.saved + (run.begin - segment.begin) / kS6Chunk;
+  const int64_t saved = saved_index(job, segment, run);
   for (int64_t w = 0; w < tile.words; ++w) {
     const Lane lane = lane_of<T>(tile, w);
+    if (state == 0) prepare_rows(shape.softplus, *job.args, run, lane, &words[w]);
     HWY_ALIGN C h[StateRow<C>::kSize];
     words_from_rows(state_row(job.args->saved, shape, saved, lane.channel) + state, shape.state,
                     lane.count, HWY_MIN(kBlock, shape.state - state), kBlock, h);
     const int64_t row = w * job.word_size() + state * kLanes<C>;
-    const BlockWord<C> word{job.a2 + tile.word * job.word_size() + row,
-                            h,
-                            mu + row,
-                            dA + row,
-                            tokens + w * kS6Chunk,
-                            block->B_rows + state % kSlab,
-                            block->C_rows + state % kSlab,
-                            block->rows,
+    const int64_t plane_row = tile.word * job.word_size() + row;
+    const BlockWord<C> word{job.a2 + plane_row, h,
+                            mu + row,           sums.dA + plane_row,
+                            words[w].tokens,    block->B_rows,
+                            block->C_rows,      block->rows,
                             run.count};
     Ahead ahead[kBlockViews];
-    const bool fetch = aim_ahead(*job.args, segment, run, lane, state, word.a2, ahead);
-    state == 0 ? run_block<true>(word, fetch ? ahead : nullptr, w == 0)
-               : run_block<false>(word, fetch ? ahead : nullptr, w == 0);
+    aim_ahead(job, segment, run, lane, state, word.a2, ahead);
+    state == 0 ? run_block<true>(word, ahead, w == 0) : run_block<false>(word, ahead, w == 0);
+    if (state + kBlock < job.states) continue;
+    const int64_t at = (tile.word + w) * kLanes<C>;
+    finish_rows(*job.args, run, lane, &words[w], sums.dD + at, sums.ddt_bias + at);
   }
   reduce_block(job, run, tile, state, *block);
-}
-
-/// During the first two blocks the inputs of the chunk before this one, during the next two the
-/// outputs of this chunk; else nothing.
-template <class T>
-bool aim_ahead(const S6Backward<T>& args, const s6::Segment& segment, const Run& run,
-               const Lane& lane, int64_t state, const void* nothing, Ahead* ahead) {
-  Run target = run;
-  const int64_t block = state / kBlock;
-  if (block < 2) target.begin -= kS6Chunk;
-  if (target.begin < segment.begin || args.in.order != nullptr || block > 3) return false;
-  const auto aim = [&](const auto& first, const auto& second) {
-    ahead[0] = Ahead::of(first, target, lane.channel, nothing);
-    ahead[1] = Ahead::of(second, target, lane.channel, nothing);
-  };
-  if (block == 0) aim(args.in.u, args.in.dt);
-  if (block == 1) aim(args.in.z, args.gy);
-  if (block == 2) aim(args.du, args.ddt);
-  if (block == 3) aim(args.dz, args.dz);
-  return true;
 }
 
 /// The gradients of the segment's tokens, from mu (tile.words, states, kLanes), the gradient of the
@@ -119,29 +133,18 @@ template <class T, class C>
 void backward_segment(const BackwardJob<T>& job, const s6::Segment& segment, const s6::Tile& tile,
                       C* mu, const PartialSums<C>& sums) {
   const S6Inputs<T>& in = job.args->in;
-  TokenRow<C> tokens[kTokenRows<C>];
+  WordRows<C> words[kTileWords<C>];
   BlockBuffers<C> block;
   const int64_t chunks = s6::ceil_div(segment.end - segment.begin, kS6Chunk);
   for (int64_t chunk = chunks - 1; chunk >= 0; --chunk) {
     const int64_t begin = segment.begin + chunk * kS6Chunk;
     const Run run{segment.batch, begin, HWY_MIN(kS6Chunk, segment.end - begin)};
-    for (int64_t w = 0; w < tile.words; ++w) {
-      prepare_rows(job.shape->softplus, *job.args, run, lane_of<T>(tile, w), tokens + w * kS6Chunk);
-    }
     for (int64_t state = 0; state < job.states; state += kBlock) {
-      if (state % kSlab == 0) {
-        const int64_t offset = tile.group * job.shape->state + state;
-        const int64_t left = job.shape->state - state;
-        gather_states<kSlab>(in, in.B, run, offset, left, block.B_rows);
-        gather_states<kSlab>(in, in.C, run, offset, left, block.C_rows);
-      }
-      backward_block(job, segment, run, tile, state, mu, sums.dA + tile.word * job.word_size(),
-                     tokens, &block);
-    }
-    for (int64_t w = 0; w < tile.words; ++w) {
-      const int64_t at = (tile.word + w) * kLanes<C>;
-      finish_rows(*job.args, run, lane_of<T>(tile, w), tokens + w * kS6Chunk, sums.dD + at,
-                  sums.ddt_bias + at);
+      const int64_t offset = tile.group * job.shape->state + state;
+      const int64_t left = job.shape->state - state;
+      gather_states<kBlock>(in, in.B, run, offset, left, block.B_rows);
+      gather_states<kBlock>(in, in.C, run, offset, left, block.C_rows);
+      backward_block(job, segment, run, tile, state, mu, sums, words, &block);
     }
   }
 }

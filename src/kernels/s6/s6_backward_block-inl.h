@@ -23,21 +23,30 @@ namespace adder::HWY_NAMESPACE {
 
 inline constexpr int64_t kBlock = s6::kStateBlock;
 
-/// What one word of channels carries for one token.
+/// What one word of channels carries for one token and every block of states reads.
 template <class C>
 struct TokenRow {
   HWY_ALIGN C delta[kLanes<C>];
-  C du[kLanes<C>];     // delta u
-  C gy[kLanes<C>];     // gradient of y before the gate
-  C slope[kLanes<C>];  // d delta / d dt
-  C gate[kLanes<C>];   // gradient of the gated y, times silu'(z)
-  C y[kLanes<C>];      // before the gate, without D u
-  C s1[kLanes<C>];     // sum over states of lam B
-  C s2[kLanes<C>];     // sum over states of A2 lam a h_{t-1}
+  C du[kLanes<C>];  // delta u
+  C gy[kLanes<C>];  // gradient of y before the gate
+  C y[kLanes<C>];   // before the gate, without D u
+  C s1[kLanes<C>];  // sum over states of lam B
+  C s2[kLanes<C>];  // sum over states of A2 lam a h_{t-1}
 };
-/// Of a chunk and a tile: kS6Chunk rows for each word.
+/// What is prepared before and used after the blocks.
 template <class C>
-inline constexpr int64_t kTokenRows = kS6Chunk * s6::kTileChannels / kLanes<C>;
+struct GateRow {
+  HWY_ALIGN C slope[kLanes<C>];  // d delta / d dt
+  C gate[kLanes<C>];             // gradient of the gated y, times silu'(z)
+};
+/// The rows of one word and one chunk.
+template <class C>
+struct WordRows {
+  TokenRow<C> tokens[kS6Chunk];
+  GateRow<C> gates[kS6Chunk];
+};
+template <class C>
+inline constexpr int64_t kTileWords = s6::kTileChannels / kLanes<C>;
 
 /// What one block of states carries for one token.
 template <class C>
@@ -50,16 +59,18 @@ struct StateRow {
 };
 template <class C>
 struct BlockBuffers {
-  HWY_ALIGN C B_rows[kS6Chunk * kSlab];
-  HWY_ALIGN C C_rows[kS6Chunk * kSlab];
   StateRow<C> rows[kS6Chunk];
+  HWY_ALIGN C B_rows[kS6Chunk * kBlock];
+  HWY_ALIGN C C_rows[kS6Chunk * kBlock];
 };
 
 /// delta, its slope and delta * u.
 template <bool kPlain, class T, class C>
 HWY_NOINLINE void prepare_steps(bool softplus, const S6Inputs<T>& in, const Run& run,
-                                const Lane& lane, TokenRow<C>* rows) {
+                                const Lane& lane, WordRows<C>* word) {
   const Words<C> d;
+  TokenRow<C>* rows = word->tokens;
+  GateRow<C>* gates = word->gates;
   const Limits<C> limits{in.dt_min, in.dt_max};
   const Rows<kPlain, const T> u(in.u, in.order, run, lane);
   const Rows<kPlain, const T> dt(in.dt, in.order, run, lane);
@@ -68,20 +79,20 @@ HWY_NOINLINE void prepare_steps(bool softplus, const S6Inputs<T>& in, const Run&
   for (int64_t t = 0; t < run.count; ++t) {
     const auto pre = hn::Add(dt.get(d, t), bias);
     hn::Store(pre, d, rows[t].delta);
-    if (softplus) hn::Store(exp_minus_abs(d, pre), d, rows[t].slope);
+    if (softplus) hn::Store(exp_minus_abs(d, pre), d, gates[t].slope);
   }
   for (int64_t t = 0; t < run.count; ++t) {
     const auto pre = hn::Load(d, rows[t].delta);
     auto sp = pre;
     auto slope = one;
     if (softplus) {
-      const auto e = hn::Load(d, rows[t].slope);
+      const auto e = hn::Load(d, gates[t].slope);
       sp = softplus_of(d, pre, e);
       slope =
           hn::IfThenElse(hn::Gt(pre, hn::Set(d, static_cast<C>(20))), one, sigmoid_of(d, pre, e));
     }
     const auto delta = limits.clamp(d, sp);
-    hn::Store(hn::IfThenElseZero(hn::Eq(delta, sp), slope), d, rows[t].slope);
+    hn::Store(hn::IfThenElseZero(hn::Eq(delta, sp), slope), d, gates[t].slope);
     hn::Store(delta, d, rows[t].delta);
     hn::Store(hn::Mul(delta, u.get(d, t)), d, rows[t].du);
   }
@@ -90,8 +101,10 @@ HWY_NOINLINE void prepare_steps(bool softplus, const S6Inputs<T>& in, const Run&
 /// gy before the gate, and what turns y into dz.
 template <bool kPlain, class T, class C>
 HWY_NOINLINE void prepare_gates(const S6Backward<T>& args, const Run& run, const Lane& lane,
-                                TokenRow<C>* rows) {
+                                WordRows<C>* word) {
   const Words<C> d;
+  TokenRow<C>* rows = word->tokens;
+  GateRow<C>* gates = word->gates;
   const Rows<kPlain, const T> z(args.in.z, args.in.order, run, lane);
   const Rows<kPlain, const T> gout(args.gy, args.in.order, run, lane);
   const auto one = hn::Set(d, static_cast<C>(1));
@@ -100,21 +113,21 @@ HWY_NOINLINE void prepare_gates(const S6Backward<T>& args, const Run& run, const
     return;
   }
   for (int64_t t = 0; t < run.count; ++t) {
-    hn::Store(exp_minus_abs(d, z.get(d, t)), d, rows[t].gate);
+    hn::Store(exp_minus_abs(d, z.get(d, t)), d, gates[t].gate);
   }
   for (int64_t t = 0; t < run.count; ++t) {
     const auto gate = z.get(d, t);
     const auto g = gout.get(d, t);
-    const auto s = sigmoid_of(d, gate, hn::Load(d, rows[t].gate));
+    const auto s = sigmoid_of(d, gate, hn::Load(d, gates[t].gate));
     const auto silu_slope = hn::Mul(s, hn::MulAdd(gate, hn::Sub(one, s), one));
-    hn::Store(hn::Mul(g, silu_slope), d, rows[t].gate);
+    hn::Store(hn::Mul(g, silu_slope), d, gates[t].gate);
     hn::Store(hn::Mul(g, hn::Mul(gate, s)), d, rows[t].gy);
   }
 }
 
 template <class T, class C>
 void prepare_rows(bool softplus, const S6Backward<T>& args, const Run& run, const Lane& lane,
-                  TokenRow<C>* rows) {
+                  WordRows<C>* rows) {
   const S6Inputs<T>& in = args.in;
   if (plain_rows(in, lane, in.u, in.dt, in.z, args.gy)) {
     prepare_steps<true>(softplus, in, run, lane, rows);
@@ -125,7 +138,8 @@ void prepare_rows(bool softplus, const S6Backward<T>& args, const Run& run, cons
   }
 }
 
-/// Lines to fetch for a token of a block: what the line fill buffers keep up with.
+/// Views whose lines a block fetches: one while it goes forward, one on the way back. One line a
+/// token is what the line fill buffers keep up with.
 inline constexpr int kBlockViews = 2;
 
 /// One word and one block of states.
@@ -136,32 +150,38 @@ struct BlockWord {
   C* mu;        // (kBlock, kLanes): in from the right, out to the left
   C* dA;        // (kBlock, kLanes), added to
   TokenRow<C>* tokens;
-  const C* B_rows;  // (count, kSlab), first state of the block at [0]
-  const C* C_rows;  // (count, kSlab)
+  const C* B_rows;  // (count, kBlock)
+  const C* C_rows;  // (count, kBlock)
   StateRow<C>* rows;
   int64_t count;
 };
 
+// The argument structs come by value: stores through their pointers could change others, which
+// would then be read again for every token.
+
 /// Decays and entering states of the chunk; y is added to (kFirst: begins at 0).
 template <bool kFirst, class C>
-HWY_NOINLINE void block_forward(const BlockWord<C>& word, const Ahead* ahead) {
+HWY_NOINLINE void block_forward(const BlockWord<C> word, const Ahead ahead) {
   const Words<C> d;
-  V<Words<C>> h[kBlock];
+  V<Words<C>> h[kBlock], a2[kBlock];
 #pragma GCC unroll 4
-  for (int64_t n = 0; n < kBlock; ++n) h[n] = hn::Load(d, word.h + n * kLanes<C>);
+  for (int64_t n = 0; n < kBlock; ++n) {
+    h[n] = hn::Load(d, word.h + n * kLanes<C>);
+    a2[n] = hn::Load(d, word.a2 + n * kLanes<C>);
+  }
   for (int64_t t = 0; t < word.count; ++t) {
     TokenRow<C>& token = word.tokens[t];
     StateRow<C>& row = word.rows[t];
     const auto delta = hn::Load(d, token.delta);
     const auto du = hn::Load(d, token.du);
     auto y = kFirst ? hn::Zero(d) : hn::Load(d, token.y);
-    const C* B_row = word.B_rows + t * kSlab;
-    const C* C_row = word.C_rows + t * kSlab;
-    for (int i = 0; ahead != nullptr && i < kBlockViews; ++i) ahead[i].fetch(t);
+    const C* B_row = word.B_rows + t * kBlock;
+    const C* C_row = word.C_rows + t * kBlock;
+    ahead.fetch(t);
 #pragma GCC unroll 4
     for (int64_t n = 0; n < kBlock; ++n) {
       const int64_t at = n * kLanes<C>;
-      const auto a = decay_word(d, delta, hn::Load(d, word.a2 + at));
+      const auto a = decay_word(d, delta, a2[n]);
       hn::Store(a, d, row.a + at);
       hn::Store(h[n], d, row.entering + at);
       h[n] = hn::MulAdd(a, h[n], hn::Mul(du, hn::Set(d, B_row[n])));
@@ -175,7 +195,7 @@ HWY_NOINLINE void block_forward(const BlockWord<C>& word, const Ahead* ahead) {
 
 /// kFirst: s1 and s2 begin at 0. kFirstWord: dB and dC do.
 template <bool kFirst, bool kFirstWord, class C>
-HWY_NOINLINE void block_reverse(const BlockWord<C>& word) {
+HWY_NOINLINE void block_reverse(const BlockWord<C> word, const Ahead ahead) {
   const Words<C> d;
   V<Words<C>> h[kBlock], mu[kBlock], dA[kBlock], a2[kBlock];
 #pragma GCC unroll 4
@@ -191,8 +211,9 @@ HWY_NOINLINE void block_reverse(const BlockWord<C>& word) {
     const auto delta = hn::Load(d, token.delta);
     const auto du = hn::Load(d, token.du);
     const auto gy = hn::Load(d, token.gy);
-    const C* B_row = word.B_rows + t * kSlab;
-    const C* C_row = word.C_rows + t * kSlab;
+    const C* B_row = word.B_rows + t * kBlock;
+    const C* C_row = word.C_rows + t * kBlock;
+    ahead.fetch(t);
     auto s1 = kFirst ? hn::Zero(d) : hn::Load(d, token.s1);
     auto s2 = kFirst ? hn::Zero(d) : hn::Load(d, token.s2);
 #pragma GCC unroll 4
@@ -224,8 +245,10 @@ HWY_NOINLINE void block_reverse(const BlockWord<C>& word) {
 /// Writes the gradients of the run's tokens and adds to the sums over tokens.
 template <bool kPlain, class T, class C>
 HWY_NOINLINE void finish_backward(const S6Backward<T>& args, const Run& run, const Lane& lane,
-                                  const TokenRow<C>* from, C* dD_sum, C* bias_sum) {
+                                  const WordRows<C>* word, C* dD_sum, C* bias_sum) {
   const Words<C> d;
+  const TokenRow<C>* from = word->tokens;
+  const GateRow<C>* gates = word->gates;
   const int32_t* order = args.in.order;
   const Rows<kPlain, const T> u_rows(args.in.u, order, run, lane);
   const Rows<kPlain, T> du(args.du, order, run, lane);
@@ -234,19 +257,19 @@ HWY_NOINLINE void finish_backward(const S6Backward<T>& args, const Run& run, con
   const auto skip = load_channel_values(d, args.in.D, lane);
   auto dD = hn::Load(d, dD_sum);
   auto ddt_bias = hn::Load(d, bias_sum);
-  for (int64_t t = 0; t < run.count; ++t, ++from) {
+  for (int64_t t = 0; t < run.count; ++t, ++from, ++gates) {
     const auto u = u_rows.get(d, t);
     const auto gy = hn::Load(d, from->gy);
     const auto s1 = hn::Load(d, from->s1);
     const auto s2 = hn::Mul(hn::Load(d, from->s2), hn::Set(d, static_cast<C>(kLn2)));
-    const auto g = hn::Mul(hn::MulAdd(u, s1, s2), hn::Load(d, from->slope));
+    const auto g = hn::Mul(hn::MulAdd(u, s1, s2), hn::Load(d, gates->slope));
     dD = hn::MulAdd(gy, u, dD);
     ddt_bias = hn::Add(ddt_bias, g);
     if (du) du.put(hn::MulAdd(hn::Load(d, from->delta), s1, hn::Mul(skip, gy)), d, t);
     if (ddt) ddt.put(g, d, t);
     if (dz) {
       const auto y = hn::MulAdd(skip, u, hn::Load(d, from->y));
-      dz.put(hn::Mul(hn::Load(d, from->gate), y), d, t);
+      dz.put(hn::Mul(hn::Load(d, gates->gate), y), d, t);
     }
   }
   hn::Store(dD, d, dD_sum);
@@ -254,7 +277,7 @@ HWY_NOINLINE void finish_backward(const S6Backward<T>& args, const Run& run, con
 }
 template <class T, class C>
 void finish_rows(const S6Backward<T>& args, const Run& run, const Lane& lane,
-                 const TokenRow<C>* from, C* dD_sum, C* bias_sum) {
+                 const WordRows<C>* from, C* dD_sum, C* bias_sum) {
   plain_rows(args.in, lane, args.in.u, args.du, args.ddt, args.dz)
       ? finish_backward<true>(args, run, lane, from, dD_sum, bias_sum)
       : finish_backward<false>(args, run, lane, from, dD_sum, bias_sum);
@@ -262,8 +285,9 @@ void finish_rows(const S6Backward<T>& args, const Run& run, const Lane& lane,
 
 template <bool kFirst, class C>
 void run_block(const BlockWord<C>& word, const Ahead* ahead, bool first_word) {
-  block_forward<kFirst>(word, ahead);
-  first_word ? block_reverse<kFirst, true>(word) : block_reverse<kFirst, false>(word);
+  block_forward<kFirst>(word, ahead[0]);
+  first_word ? block_reverse<kFirst, true>(word, ahead[1])
+             : block_reverse<kFirst, false>(word, ahead[1]);
 }
 
 }  // namespace adder::HWY_NAMESPACE

@@ -132,14 +132,15 @@ void adjoint_segment(const BackwardJob<T>& job, const s6::Segment& segment, cons
                      C* mu, C* delta_sum) {
   const Words<C> d;
   const S6Inputs<T>& in = job.args->in;
-  TokenRow<C> tokens[kS6Chunk];
+  WordRows<C> rows;
+  const TokenRow<C>* tokens = rows.tokens;
   HWY_ALIGN C C_rows[kS6Chunk * kBlock];
   const int64_t chunks = s6::ceil_div(segment.end - segment.begin, kS6Chunk);
   for (int64_t chunk = chunks - 1; chunk >= 0; --chunk) {
     const int64_t begin = segment.begin + chunk * kS6Chunk;
     const Run run{segment.batch, begin, HWY_MIN(kS6Chunk, segment.end - begin)};
     for (int64_t w = 0; w < tile.words; ++w) {
-      prepare_rows(job.shape->softplus, *job.args, run, lane_of<T>(tile, w), tokens);
+      prepare_rows(job.shape->softplus, *job.args, run, lane_of<T>(tile, w), &rows);
       auto sum = hn::Load(d, delta_sum + w * kLanes<C>);
       for (int64_t t = 0; t < run.count; ++t) sum = hn::Add(sum, hn::Load(d, tokens[t].delta));
       hn::Store(sum, d, delta_sum + w * kLanes<C>);

@@ -9,7 +9,6 @@
 #define ADDER_KERNELS_S6_ROWS_INL_H_
 #endif
 
-#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include "core/threads.h"
@@ -142,7 +141,8 @@ struct Ahead {
   const char* row;
   int64_t stride;  // bytes from token to token
 
-  HWY_INLINE void fetch(int64_t t) const { hwy::Prefetch(row + t * stride); }
+  /// Into L2: rows whose stride is a large power of two would fill a few sets of L1.
+  HWY_INLINE void fetch(int64_t t) const { __builtin_prefetch(row + t * stride, 0, 2); }
   /// `nothing` is fetched again and again where the view is absent.
   template <class T>
   static Ahead of(const TokenView<T>& view, const Run& run, int64_t channel, const void* nothing) {
