@@ -4,7 +4,8 @@
 # PYTHON has torch and transformers; PEER_SCRIPT is cpu_train.py of the peers (shared/peers). Each of
 # the peer's ways (eager, compiled) that finishes gives a row for f32 and, for Mamba-2, bf16, in
 # bench/results/compare_train.jsonl. PyTorch is needed only here, never for the build. ADDER_BIN: the
-# binary, build/release/bin/adder unless set.
+# binary, build/release/bin/adder unless set. PEERS: which of the peer's ways ("m2"; all unless set).
+# RUN: a prefix of every command of both sides, e.g. "chrt -f 30" on a busy machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 usage="usage: bench/compare_train.sh [mamba1|mamba2] PYTHON PEER_SCRIPT"
@@ -22,12 +23,12 @@ esac
 
 ours=""
 for dtype in $dtypes; do
-  row=$("$adder" bench train --json --filter "$arch" --filter " $dtype" | grep '"kind":"row"')
+  row=$(${RUN:-} "$adder" bench train --json --filter "$arch" --filter " $dtype" | grep '"kind":"row"')
   ours+="$row"$'\n'
 done
 theirs=""
-for which in $peers; do
-  line=$("$python" "$peer" "$which" 2>/dev/null | tee /dev/stderr | grep 's/step')
+for which in ${PEERS:-$peers}; do
+  line=$(${RUN:-} "$python" "$peer" "$which" 2>/dev/null | tee /dev/stderr | grep 's/step')
   theirs+="$line"$'\n'
 done
 
