@@ -46,6 +46,7 @@ struct TileProduct {
   int64_t cols = 0;  // whole words: rows of b and out are padded
   C* out = nullptr;
   int64_t out_row = 0;
+  bool add = false;  // the same as base = out
   C scale = 1;
   const C* base = nullptr;  // may be out; absent: zero
   int64_t base_row = 0;
@@ -138,7 +139,11 @@ void tile_columns(const TileProduct<C>& p, int64_t j) {
 }
 
 template <class C>
-void tile_product(const TileProduct<C>& p) {
+void tile_product(TileProduct<C> p) {
+  if (p.add) {
+    p.base = p.out;
+    p.base_row = p.out_row;
+  }
   const auto lanes = static_cast<int64_t>(hn::Lanes(Words<C>()));
   int64_t j = 0;
   if constexpr (kTileWords == 4) {

@@ -1,11 +1,12 @@
 // Backward of one chunk and group (math.md 4.4), once per SIMD target. U is the gradient of the
-// state that leaves the chunk, H the state that enters it; X_j = weight_j x_j, G_i = rise_i gy_i
-// and w = e^cs_last. Where decays are mild (ChunkDecays) they are in X and G alone:
+// state that leaves the chunk, H the state that enters it; X_j = weight_j x_j, G_i = rise_i gy_i,
+// e and l the scales `entering` and `leaving`. Where decays are mild (ChunkDecays) they are in X and
+// G alone:
 //
-//   T_j   = sum_{i>=j} CB_ij G_i + U B_j;  dx_j = weight_j T_j + D gy_j
+//   T_j   = sum_{i>=j} CB_ij G_i + l U B_j;  dx_j = weight_j T_j + D gy_j
 //   GX_ij = G_i . X_j;  dCB_ij = sum over heads of GX_ij
-//   dC_i  = sum over heads of G_i (w H), plus dCB B;  dB_j = sum over heads of X_j U, plus dCB^T C
-//   U'    = w (U + sum_i G_i C_i^T)
+//   dC_i  = sum over heads of e G_i H, plus dCB B;  dB_j = sum over heads of l X_j U, plus dCB^T C
+//   U'    = e^cs_last U + e sum_i G_i C_i^T
 //
 // Steep chunks take CB o L for CB, gy and delta x for G and X inside the chunk, and e^cs_i,
 // e^(cs_last - cs_j) on what meets H and U.
@@ -84,15 +85,16 @@ void add_pairs(const ChunkPlace& place, int64_t row, const C* pairs, const C* sc
   }
 }
 
-/// sums += rows; dots[t] = rows_t . with_t, whole words.
+/// sums += scale rows; dots[t] = scale rows_t . with_t, whole words.
 template <class C>
-void add_rows(const C* rows, const C* with, int64_t count, int64_t whole, int64_t row, C* sums,
-              C* dots) {
+void add_rows(const C* rows, C scale, const C* with, int64_t count, int64_t whole, int64_t row,
+              C* sums, C* dots) {
   const Words<C> d;
+  const auto factor = hn::Set(d, scale);
   for (int64_t t = 0; t < count; ++t) {
     auto dot = hn::Zero(d);
     for (int64_t c = t * row; c < t * row + whole; c += lanes_of<C>()) {
-      const auto word = hn::LoadU(d, rows + c);
+      const auto word = hn::Mul(factor, hn::LoadU(d, rows + c));
       dot = hn::MulAdd(word, hn::LoadU(d, with + c), dot);
       hn::StoreU(hn::Add(hn::LoadU(d, sums + c), word), d, sums + c);
     }
@@ -172,7 +174,7 @@ class BackwardChunk {
   void head_gradients(const C* entering, const C* leaving) {
     load_rows<C>(place_, in_.x, channel(), sizes_.head_dim, space_.decays.weight, space_.x,
                  sizes_.channel_row);
-    C inherited = 0;  // w <H, U>
+    C inherited = 0;  // e^cs_last <H, U>
     if (entering != nullptr)
       inherited = through_entering(entering, leaving);
     else
@@ -242,7 +244,7 @@ class BackwardChunk {
     return static_cast<size_t>(std::min(lanes_of<C>(), sizes_.head_dim - c));
   }
 
-  /// dC and O_i = e^cs_i gy_i . (H C_i); gives w <H, U>.
+  /// dC and O_i = e^cs_i gy_i . (H C_i); gives e^cs_last <H, U>.
   C through_entering(const C* entering, const C* leaving) {
     const C scale = space_.decays.entering;
     C product = 0;
@@ -256,18 +258,18 @@ class BackwardChunk {
     const Left gy = tiles_.left(channels_of(space_.gy), space_.gy_left);
     const Right state = tiles_.right(state_of(space_.entering), space_.entering_right);
     multiply_states({gy, state, sizes_.head_dim});
-    add_rows(space_.through, space_.C_rows, count_, whole_states(), sizes_.state_row, space_.dC,
-             space_.out_part);
-    return space_.decays.mild ? product : product * space_.decays.whole;
+    add_rows(space_.through, C(1), space_.C_rows, count_, whole_states(), sizes_.state_row,
+             space_.dC, space_.out_part);
+    return product * (space_.decays.mild ? space_.decays.leaving : space_.decays.whole);
   }
 
-  /// dB and F_j = weight_j x_j . (U B_j).
+  /// dB and F_j = e^(cs_last - cs_j) delta_j x_j . (U B_j).
   void through_leaving(const C* leaving) {
     const Left x = tiles_.left(channels_of(space_.x), space_.x_left);
     const Right state = tiles_.right(state_of(leaving), space_.leaving_right);
     multiply_states({x, state, sizes_.head_dim});
-    add_rows(space_.through, space_.B, count_, whole_states(), sizes_.state_row, space_.dB,
-             space_.in_part);
+    add_rows(space_.through, space_.decays.leaving, space_.B, count_, whole_states(),
+             sizes_.state_row, space_.dB, space_.in_part);
   }
   void multiply_states(const typename Tiles::Term& term) {
     tiles_.product(
@@ -318,7 +320,7 @@ class BackwardChunk {
     const typename Tiles::Term own{scores_t, tiles_.right(channels_of(gy), space_.gy_right), count_,
                                    Reach::upper};
     if (leaving == nullptr) return tiles_.product(out, own);
-    const Right state = tiles_.right_t(state_of(leaving), space_.leaving_t);
+    const Right state = tiles_.right_t(state_of(leaving), space_.leaving_t, space_.decays.leaving);
     tiles_.product(out, own, {B, state, sizes_.state});
   }
 

@@ -1,9 +1,9 @@
 // The chunked forward pass (math.md 4.3), once per SIMD target. Per chunk and head, with rise,
 // fall and weight of ChunkDecays, X_w the rows weight_j x_j and H the entering state:
 //
-//   mild   y_i = rise_i (sum_{j<=i} (C_i . B_j) X_w_j + e^cs_last H C_i) + D x_i
+//   mild   y_i = rise_i (sum_{j<=i} (C_i . B_j) X_w_j + e^mid H C_i) + D x_i
 //   steep  y_i = sum_{j<=i} (C_i . B_j) e^(cs_i - cs_j) delta_j x_j + e^cs_i H C_i + D x_i
-//   both   H' = e^cs_last H + sum_j X_w_j B_j^T
+//   both   H' = e^cs_last H + leaving sum_j X_w_j B_j^T
 //
 // C_i . B_j is formed once for all heads of a group.
 
@@ -116,7 +116,7 @@ class ForwardChunk {
   }
   C whole() const { return space_.decays.whole; }
 
-  /// to = whole from + sum_j X_w_j B_j^T, (head_dim, state) each; from == nullptr: zero.
+  /// to = whole from + leaving sum_j X_w_j B_j^T, (head_dim, state) each; from == nullptr: zero.
   void update(const C* from, C* to) {
     const ssd::ChunkSizes& sizes = job_.sizes;
     const Left x = job_.tiles.left_t(channels_of(space_.x), space_.x_left);
@@ -126,7 +126,7 @@ class ForwardChunk {
                        .rows = sizes.head_dim,
                        .cols = sizes.state,
                        .whole = space_.decays.whole,
-                       .scale = 1},
+                       .scale = space_.decays.leaving},
                       {x, B_, count_}, space_.added, sizes.state_row);
   }
 

@@ -184,20 +184,18 @@ HWY_INLINE V<D> exp_difference(D d, V<D> a, V<D> a_low, V<D> b, V<D> b_low) {
 /// Without a fused multiply-add exp_word loses |x| ulp: stay near 1.
 constexpr double mild_range() { return HWY_TARGET == HWY_SCALAR ? 4 : ssd::kMildRange; }
 
-/// |cs| and all |cs_t - cs_last| within mild_range(); false for NaN.
+/// |mid| and all |cs_t - mid| within mild_range(); false for NaN.
 template <class C>
 bool is_mild(const C* cs, int64_t count) {
   const Words<C> d;
   const int64_t lanes = lanes_of<C>();
   const auto limit = hn::Set(d, static_cast<C>(mild_range()));
-  const auto last = hn::Set(d, cs[count - 1]);
-  bool mild = hn::AllTrue(d, hn::Le(hn::Abs(last), limit));
+  const auto mid = hn::Set(d, C(0.5) * cs[count - 1]);
+  bool mild = hn::AllTrue(d, hn::Le(hn::Abs(mid), limit));
   for (int64_t t = 0; t < count; t += lanes) {
     const auto n = static_cast<size_t>(std::min(lanes, count - t));
-    const auto word = n < static_cast<size_t>(lanes)
-                          ? hn::IfThenElse(hn::FirstN(d, n), load_n(d, cs + t, n), last)
-                          : hn::LoadU(d, cs + t);
-    mild = mild && hn::AllTrue(d, hn::Le(hn::Abs(hn::Sub(word, last)), limit));
+    const auto far = hn::Abs(hn::Sub(load_n(d, cs + t, n), mid));  // zeros past the end are near
+    mild = mild && hn::AllTrue(d, hn::Le(far, limit));
   }
   return mild;
 }
@@ -212,19 +210,22 @@ void find_decays(const ssd::ChunkSteps<C>& steps, int64_t head_in_block, int64_t
   out->cs = steps.cs + at;
   out->cs_low = steps.cs_low + at;
   out->mild = is_mild(out->cs, count);
-  const auto zero = hn::Zero(d);
+  const auto zero = hn::Zero(d), half = hn::Set(d, C(0.5));
   const auto last = hn::Set(d, out->cs[count - 1]), last_low = hn::Set(d, out->cs_low[count - 1]);
-  const auto base = out->mild ? last : zero, base_low = out->mild ? last_low : zero;
+  const auto mid = hn::Mul(half, last), mid_low = hn::Mul(half, last_low);
+  const auto base = out->mild ? mid : zero, base_low = out->mild ? mid_low : zero;
+  const auto top = out->mild ? mid : last, top_low = out->mild ? mid_low : last_low;
   for (int64_t t = 0; t < count; t += lanes) {
     const auto n = static_cast<size_t>(std::min(lanes, count - t));
     const auto cs = load_n(d, out->cs + t, n), low = load_n(d, out->cs_low + t, n);
-    const auto fall = exp_difference(d, last, last_low, cs, low);
+    const auto fall = exp_difference(d, top, top_low, cs, low);
     hn::StoreU(exp_difference(d, cs, low, base, base_low), d, out->rise + t);
     hn::StoreU(fall, d, out->fall + t);
     hn::StoreU(hn::Mul(fall, load_n(d, out->delta + t, n)), d, out->weight + t);
   }
   out->whole = hn::GetLane(exp_difference(d, last, last_low, zero, zero));
-  out->entering = out->mild ? out->whole : C(1);
+  out->entering = hn::GetLane(exp_difference(d, base, base_low, zero, zero));
+  out->leaving = hn::GetLane(exp_difference(d, last, last_low, top, top_low));
 }
 
 /// decay[i][j] = e^(cs_i - cs_j) for j <= i, else 0: the mask comes before the exponential. Where

@@ -22,9 +22,10 @@ struct ChunkSteps {
   }
 };
 
-/// While no sum of a chunk lies further than this from its last one, e^(cs_i - cs_j) is the product
-/// of rise_i = e^(cs_i - cs_last) and fall_j = e^(cs_last - cs_j): both far inside the range of a
-/// float, so that rows and columns are scaled in place of scores. Steep chunks form every decay.
+/// While no sum of a chunk lies further than this from the middle, mid = cs_last / 2, the decay
+/// e^(cs_i - cs_j) is the product of rise_i = e^(cs_i - mid) and fall_j = e^(mid - cs_j): both far
+/// inside the range of a float, so that rows and columns are scaled in place of scores. Steep
+/// chunks form every decay.
 inline constexpr double kMildRange = 40;
 
 /// Decays of one head in one chunk.
@@ -34,7 +35,8 @@ struct ChunkDecays {
   C* weight;                     // (tokens): delta_j fall_j
   const C *delta, *cs, *cs_low;  // (tokens)
   C whole;                       // e^cs_last
-  C entering;  // what scales the entering state beside rise: mild: whole; steep: 1
+  C entering;  // what the entering state is scaled by beside rise: mild: e^mid; steep: 1
+  C leaving;   // what the leaving state is scaled by beside fall: mild: e^(cs_last - mid); steep: 1
   bool mild;
 
   static void carve(const ChunkSizes& sizes, Carver& carver, ChunkDecays* out) {

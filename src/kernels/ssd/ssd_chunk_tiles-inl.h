@@ -109,10 +109,7 @@ struct FmaTiles {
     p.cols = ssd::round_up(out.cols, static_cast<int64_t>(hn::Lanes(Words<C>())));
     p.out = out.data;
     p.out_row = out.row;
-    if (out.add) {
-      p.base = out.data;
-      p.base_row = out.row;
-    }
+    p.add = out.add;
     p.lower_out = out.lower;
     tile_product(p);
   }
