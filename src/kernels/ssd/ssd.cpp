@@ -128,6 +128,12 @@ std::vector<SsdLine<T>> list_lines() {
        ssd::recurrent_scratch<T>,
        {ssd::recurrent_forward<T>, ssd::recurrent_backward<T>},
        has_direction},
+      {cpu_line<T>("quadratic", 0),
+       ssd::quadratic_accepts,
+       ssd::quadratic_us<T>,
+       ssd::quadratic_scratch<T>,
+       {ssd::quadratic_forward<T>, ssd::quadratic_backward<T>},
+       has_direction},
       // How products are cut depends on the chunk: no exact class.
       {cpu_line<T>("chunked", 0),
        ssd::chunked_accepts,

@@ -15,6 +15,17 @@ int64_t recurrent_scratch(const SsdShape& shape, Direction direction);
 template <class T>
 double recurrent_us(const Caps& caps, const SsdShape& shape, Direction direction);
 
+/// The masked matrix over the whole length: rows of up to kQuadraticTokens.
+template <class T>
+void quadratic_forward(const SsdShape& shape, const SsdForward<T>& args, Exec exec);
+template <class T>
+void quadratic_backward(const SsdShape& shape, const SsdBackward<T>& args, Exec exec);
+template <class T>
+int64_t quadratic_scratch(const SsdShape& shape, Direction direction);
+bool quadratic_accepts(const Caps& caps, const SsdShape& shape);
+template <class T>
+double quadratic_us(const Caps& caps, const SsdShape& shape, Direction direction);
+
 /// The block decomposition: products inside chunks, states between them.
 template <class T>
 void chunked_forward(const SsdShape& shape, const SsdForward<T>& args, Exec exec);

@@ -9,6 +9,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "kernels/ssd/ssd_outputs-inl.h"
 #include "kernels/ssd/ssd_recurrent-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -61,30 +62,6 @@ void copy_states(const SsdShape& shape, int64_t channels, StateRows<const C> fro
   }
 }
 
-/// y = (sums + D x) silu(z).
-template <class T, class C = accumulate_t<T>>
-void finish_outputs(const ForwardJob<T>& job, const Run& run, const ssd::Block& block, const C* y) {
-  const Words<C> d;
-  const SsdInputs<T>& in = job.args.in;
-  const int64_t first = block.head * job.shape.head_dim + block.first;
-  for (int64_t t = 0; t < run.count; ++t) {
-    const int64_t token = token_at(in, run, t);
-    for (int64_t p = 0; p < block.count; p += kLanes<C>) {
-      const auto n = static_cast<size_t>(HWY_MIN(kLanes<C>, block.count - p));
-      auto out = hn::Load(d, y + t * ssd::kChannels + p);
-      if (in.D != nullptr) {
-        const auto skip =
-            job.shape.d_per_channel ? load_n(d, in.D + first + p, n) : hn::Set(d, in.D[block.head]);
-        out = hn::MulAdd(skip, load_n(d, in.x.row(run.batch, token) + first + p, n), out);
-      }
-      if (in.z) {
-        out = hn::Mul(out, silu_word(d, load_n(d, in.z.row(run.batch, token) + first + p, n)));
-      }
-      store_n(out, d, job.args.y.row(run.batch, token) + first + p, n);
-    }
-  }
-}
-
 /// B and C of a run, pass after pass of scan_words.
 template <class T, class C = accumulate_t<T>>
 void gather_rows(const ForwardJob<T>& job, const Run& run, C* B, C* weights) {
@@ -120,7 +97,7 @@ void forward_run(const ForwardJob<T>& job, const Run& run, const ssd::Block& blo
     scan.sums = buffers.sums;
     scan_words(pass.words(), scan, block.count, buffers.y);
   }
-  finish_outputs(job, run, block, buffers.y);
+  finish_outputs(shape, job.args, run, block.first, block.count, buffers.y, ssd::kChannels);
 }
 
 /// One item: a share of the channels over one sequence after the other.

@@ -10,6 +10,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "kernels/ssd/ssd_outputs-inl.h"
 #include "kernels/ssd/ssd_recurrent_backward-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -22,11 +23,6 @@ struct BackwardJob {
   const SsdBackward<T>& args;
   const ssd::RecurrentBackwardCut& cut;
   ssd::BackwardSpace<C> space;
-
-  C skip(int64_t head, int64_t p) const {
-    if (args.in.D == nullptr) return C(0);
-    return args.in.D[shape.d_per_channel ? head * shape.head_dim + p : head];
-  }
 };
 
 /// One item: some heads of one group over one sequence after the other.
@@ -107,24 +103,13 @@ class BackwardItem {
 
   /// delta, decay, slope, delta x, the gradient of the ungated y, and zeros to add to.
   void enter_head(const Run& run) {
-    const Words<C> d;
     const int64_t channel = run.head * shape_.head_dim, row = own_.channel_row;
     find_steps<T, C>(shape_, in_, run, {own_.delta, own_.decay, own_.slope});
     channel_rows(in_, in_.x, run, channel, shape_.head_dim, own_.delta, row, own_.dx);
-    channel_rows(in_, job_.args.gy, run, channel, shape_.head_dim, static_cast<const C*>(nullptr),
-                 row, own_.gy);
+    ungated_gradients(shape_, job_.args, run, row, own_.gy);
     std::fill_n(own_.v, run.count * row, C(0));
     std::fill_n(own_.through, run.count * kLanes<C>, C(0));
-    if (!in_.z) return;
-    std::fill_n(own_.y, run.count * row, C(0));
-    for (int64_t t = 0; t < run.count; ++t) {
-      const T* z = in_.z.row(run.batch, token_at(in_, run, t)) + channel;
-      for (int64_t p = 0; p < shape_.head_dim; p += kLanes<C>) {
-        const auto n = static_cast<size_t>(HWY_MIN(kLanes<C>, shape_.head_dim - p));
-        C* gy = own_.gy + t * row + p;
-        hn::Store(hn::Mul(hn::Load(d, gy), silu_word(d, load_n(d, z + p, n))), d, gy);
-      }
-    }
+    if (in_.z) std::fill_n(own_.y, run.count * row, C(0));
   }
 
   void sweep_head(const Run& run, C* mu) {
@@ -152,9 +137,12 @@ class BackwardItem {
 
   void leave_head(const Run& run) {
     const Words<C> d;
+    C* const dD = job_.space.dD + (bundle_ * shape_.heads + run.head) * own_.channel_row;
     C* const sums = job_.space.head_sums + (bundle_ * shape_.heads + run.head) * 2;
     for (int64_t t = 0; t < run.count; ++t) {
-      const C direct = leave_channels(run, t);
+      const int64_t at = t * own_.channel_row;
+      const C direct = channel_gradients<T, C>(shape_, job_.args, run, t, own_.delta[t],
+                                               {own_.v + at, own_.gy + at, own_.y + at, dD});
       const C through = hn::GetLane(hn::SumOfLanes(d, hn::Load(d, own_.through + t * kLanes<C>)));
       const C ddt = (direct + in_.A[run.head] * through) * own_.slope[t];
       if (job_.args.ddt) {
@@ -163,40 +151,6 @@ class BackwardItem {
       sums[0] += own_.delta[t] * through;
       sums[1] += ddt;
     }
-  }
-
-  /// dx, dz and dD of one token; returns x v, summed over the channels.
-  C leave_channels(const Run& run, int64_t t) {
-    const Words<C> d;
-    const SsdBackward<T>& args = job_.args;
-    const int64_t token = token_at(in_, run, t), channel = run.head * shape_.head_dim;
-    const T* x = in_.x.row(run.batch, token) + channel;
-    const auto delta = hn::Set(d, own_.delta[t]);
-    auto direct = hn::Zero(d);
-    C* dD = job_.space.dD + (bundle_ * shape_.heads + run.head) * own_.channel_row;
-    for (int64_t p = 0; p < shape_.head_dim; p += kLanes<C>) {
-      const auto n = static_cast<size_t>(HWY_MIN(kLanes<C>, shape_.head_dim - p));
-      const int64_t at = t * own_.channel_row + p;
-      const auto v = hn::Load(d, own_.v + at), gy = hn::Load(d, own_.gy + at);
-      const auto input = load_n(d, x + p, n);
-      auto skip = hn::Set(d, job_.skip(run.head, 0));
-      if (shape_.d_per_channel && in_.D != nullptr) skip = load_n(d, in_.D + channel + p, n);
-      direct = hn::MulAdd(input, v, direct);
-      hn::Store(hn::MulAdd(gy, input, hn::Load(d, dD + p)), d, dD + p);
-      if (args.dx) {
-        store_n(hn::MulAdd(delta, v, hn::Mul(skip, gy)), d,
-                args.dx.row(run.batch, token) + channel + p, n);
-      }
-      if (args.dz) {
-        const auto y = hn::MulAdd(skip, input, hn::Load(d, own_.y + at));
-        const auto slope =
-            silu_slope_word(d, load_n(d, in_.z.row(run.batch, token) + channel + p, n));
-        const auto gout = load_n(d, args.gy.row(run.batch, token) + channel + p, n);
-        store_n(hn::Mul(hn::Mul(gout, y), slope), d, args.dz.row(run.batch, token) + channel + p,
-                n);
-      }
-    }
-    return hn::GetLane(hn::SumOfLanes(d, direct));
   }
 
   const BackwardJob<T>& job_;
