@@ -307,6 +307,28 @@ TEST(Model, StartValuesOfMamba2AreInTheirRanges) {
   EXPECT_EQ(range("norm.weight"), std::pair(1.0, 1.0));
 }
 
+TEST(Model, RefusesWhatItCannotBuild) {
+  const auto refusal = [](const ModelConfig& config) -> std::string {
+    try {
+      make_model<float>(config, Dtype::f32);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  ModelConfig groups = small_config("mamba1");
+  groups.ngroups = 2;
+  EXPECT_NE(refusal(groups).find("ngroups"), std::string::npos) << refusal(groups);
+  ModelConfig attention = small_config("mamba2");
+  attention.attn_layer_idx = {1};
+  EXPECT_NE(refusal(attention).find("attn_layer_idx"), std::string::npos) << refusal(attention);
+  ModelConfig heads = small_config("mamba2");
+  heads.headdim = 5;
+  EXPECT_NE(refusal(heads).find("headdim: wrong value: expected a divisor of d_ssm 12, got 5"),
+            std::string::npos)
+      << refusal(heads);
+}
+
 TEST(Model, GlobsMatchWholeNames) {
   EXPECT_TRUE(glob_match("*.weight", "a.b.weight"));
   EXPECT_TRUE(glob_match("a.?.c*", "a.b.cd"));
