@@ -6,7 +6,7 @@
 // constant, too, or has groups = dim.
 #include <cmath>
 
-#include "apps/op.h"
+#include "apps/op_scan.h"
 #include "kernels/ref/s6_ref.h"
 #include "kernels/s6/s6.h"
 
@@ -24,7 +24,7 @@ struct S6Arrays {
   Acc dt_min = -std::numeric_limits<Acc>::infinity();
   Acc dt_max = std::numeric_limits<Acc>::infinity();
 
-  std::vector<int64_t> u_shape() const { return {shape.batch, shape.len, shape.dim}; }
+  std::vector<int64_t> y_shape() const { return {shape.batch, shape.len, shape.dim}; }
   std::vector<int64_t> bc_shape() const {
     return pairs({shape.batch, shape.len, shape.groups, shape.state});
   }
@@ -63,21 +63,20 @@ struct S6Arrays {
     in.cu_seqlens = starts.data();
     return in;
   }
-};
 
-template <class T>
-void read_dt_limit(OpInputs& in, S6Arrays<T>& arrays) {
-  const OpArray<double> limit = in.read_if<double>("dt_limit", {2});
-  if (!limit.present()) return;
-  const double low = limit.data()[0];
-  const double high = limit.data()[1];
-  if (!(low <= high)) {
-    in.fail("dt_limit", "wrong limits", "low <= high",
-            std::to_string(low) + ", " + std::to_string(high));
+  /// The output gradients, in the order of the header; null where the input is absent.
+  void gradients(OpOutputs& out, S6Backward<T>& args) const {
+    args.du = channels(out.add<T>("d_u", y_shape()));
+    args.ddt = channels(out.add<T>("d_dt", y_shape()));
+    args.dB = projections(out.add<T>("d_B", B.shape()), B);
+    args.dC = projections(out.add<T>("d_C", C.shape()), C);
+    args.dz = channels(out.add_if<T>(z.present(), "d_z", y_shape()));
+    args.dA = out.add<Acc>("d_A", A.shape());
+    args.dD = out.add_if<Acc>(D.present(), "d_D", D.shape());
+    args.ddt_bias = out.add_if<Acc>(dt_bias.present(), "d_dt_bias", dt_bias.shape());
+    args.dh0 = out.add_if<Acc>(h0.present(), "d_h0", state_shape());
   }
-  arrays.dt_min = static_cast<accumulate_t<T>>(low);
-  arrays.dt_max = static_cast<accumulate_t<T>>(high);
-}
+};
 
 /// Groups of B and C: those of the one that varies, `dim` where one is constant (each channel has
 /// rows of its own then).
@@ -108,9 +107,9 @@ S6Arrays<T> read_s6(OpInputs& in) {
   if (a.starts.present()) a.shape.sequences = a.starts.count() - 1;
   a.shape.softplus = in.flag("softplus", false);
   a.shape.gated = in.has("z");
-  a.u = in.read<T>("u", a.u_shape());
-  a.dt = in.read<T>("dt", a.u_shape());
-  a.z = in.read_if<T>("z", a.u_shape());
+  a.u = in.read<T>("u", a.y_shape());
+  a.dt = in.read<T>("dt", a.y_shape());
+  a.z = in.read_if<T>("z", a.y_shape());
   a.A = in.read<Acc>("A", a.pairs({u[2], state}));
   a.B = in.read<T>("B", a.is_constant(in, "B") ? a.A.shape() : a.bc_shape());
   a.C = in.read<T>("C", a.is_constant(in, "C") ? a.A.shape() : a.bc_shape());
@@ -122,67 +121,43 @@ S6Arrays<T> read_s6(OpInputs& in) {
   return a;
 }
 
-/// The output gradients, in the order of the header; null where the input is absent.
-template <class T>
-void add_gradients(const S6Arrays<T>& a, OpOutputs& out, S6Backward<T>& args) {
-  using Acc = accumulate_t<T>;
-  args.du = a.channels(out.add<T>("d_u", a.u_shape()));
-  args.ddt = a.channels(out.add<T>("d_dt", a.u_shape()));
-  args.dB = a.projections(out.add<T>("d_B", a.B.shape()), a.B);
-  args.dC = a.projections(out.add<T>("d_C", a.C.shape()), a.C);
-  args.dz = a.channels(out.add_if<T>(a.z.present(), "d_z", a.u_shape()));
-  args.dA = out.add<Acc>("d_A", a.A.shape());
-  args.dD = out.add_if<Acc>(a.D.present(), "d_D", a.D.shape());
-  args.ddt_bias = out.add_if<Acc>(a.dt_bias.present(), "d_dt_bias", a.dt_bias.shape());
-  args.dh0 = out.add_if<Acc>(a.h0.present(), "d_h0", a.state_shape());
-}
-
-template <class T>
-void run_s6(const OpRequest& request, OpInputs& in, OpOutputs& out) {
-  using Acc = accumulate_t<T>;
-  check_impl(request, s6_lines<T>());
-  const S6Arrays<T> a = read_s6<T>(in);
-  const bool reference = request.reference();
-  const OpArray<Acc> saved =
-      request.grads && !reference ? OpArray<Acc>({a.shape.saved_elements()}) : OpArray<Acc>();
-  S6Forward<T> forward;
-  forward.in = a.inputs();
-  forward.y = a.channels(out.add<T>("y", a.u_shape()));
-  forward.hT = out.add<Acc>("hT", a.state_shape());
-  forward.saved = saved.data();
-
-  S6Backward<T> backward;
-  OpArray<T> gy;
-  OpArray<Acc> ghT;
-  if (request.grads) {
-    gy = in.read_if<T>("gy", a.u_shape());
-    ghT = in.read_if<Acc>("ghT", a.state_shape());
-    if (!gy.present() && !ghT.present()) in.fail("gy", "--grads", "gy or ghT", "neither");
-    if (!gy.present()) gy = OpArray<T>(a.u_shape());
-    backward.in = forward.in;
-    backward.saved = forward.saved;
-    backward.gy = a.channels(gy);
-    backward.ghT = ghT.data();
-    add_gradients(a, out, backward);
+/// The family as run_scan sees it.
+struct S6Family {
+  static constexpr const char* kName = "s6";
+  template <class T>
+  using Forward = S6Forward<T>;
+  template <class T>
+  using Backward = S6Backward<T>;
+  template <class T>
+  static std::span<const S6Line<T>> lines() {
+    return s6_lines<T>();
   }
-  if (reference) {
-    out.add_line(OpRequest::kReference);
-    ref::s6_forward(a.shape, forward);
-    if (request.grads) ref::s6_backward(a.shape, backward);
-    return;
+  template <class T>
+  static void door(Context& c, const S6Shape& s, const Forward<T>& args, const Choice& choice) {
+    s6_forward(c, s, args, choice);
   }
-  const Choice choice{request.impl, 0};
-  note_lines("s6", s6_lines<T>(), a.shape, request, out);
-  run_planned(request.threads, [&](Context& context) {
-    s6_forward(context, a.shape, forward, choice);
-    if (request.grads) s6_backward(context, a.shape, backward, choice);
-  });
-}
+  template <class T>
+  static void door(Context& c, const S6Shape& s, const Backward<T>& args, const Choice& choice) {
+    s6_backward(c, s, args, choice);
+  }
+  template <class T>
+  static void reference(const S6Shape& shape, const Forward<T>& args) {
+    ref::s6_forward(shape, args);
+  }
+  template <class T>
+  static void reference(const S6Shape& shape, const Backward<T>& args) {
+    ref::s6_backward(shape, args);
+  }
+};
 
 }  // namespace
 
 void run_s6_op(const OpRequest& request, OpInputs& in, OpOutputs& out) {
-  with_storage_type(request.dtype, [&](auto value) { run_s6<decltype(value)>(request, in, out); });
+  with_storage_type(request.dtype, [&](auto value) {
+    using T = decltype(value);
+    check_impl(request, s6_lines<T>());
+    run_scan<S6Family, T>(request, in, out, read_s6<T>(in));
+  });
 }
 
 }  // namespace adder::apps

@@ -4,7 +4,7 @@
 // in Mamba-2); dt_limit (2); cu_seqlens; chunk (1) -> y, hT. Upstream gradients gy, ghT.
 #include "kernels/ssd/ssd.h"
 
-#include "apps/op.h"
+#include "apps/op_scan.h"
 #include "kernels/ref/ssd_ref.h"
 
 namespace adder::apps {
@@ -21,7 +21,7 @@ struct SsdArrays {
   Acc dt_min = -std::numeric_limits<Acc>::infinity();
   Acc dt_max = std::numeric_limits<Acc>::infinity();
 
-  std::vector<int64_t> x_shape() const {
+  std::vector<int64_t> y_shape() const {
     return {shape.batch, shape.len, shape.heads, shape.head_dim};
   }
   std::vector<int64_t> dt_shape() const { return {shape.batch, shape.len, shape.heads}; }
@@ -60,21 +60,20 @@ struct SsdArrays {
     in.cu_seqlens = starts.data();
     return in;
   }
-};
 
-template <class T>
-void read_dt_limit(OpInputs& in, SsdArrays<T>& arrays) {
-  const OpArray<double> limit = in.read_if<double>("dt_limit", {2});
-  if (!limit.present()) return;
-  const double low = limit.data()[0];
-  const double high = limit.data()[1];
-  if (!(low <= high)) {
-    in.fail("dt_limit", "wrong limits", "low <= high",
-            std::to_string(low) + ", " + std::to_string(high));
+  /// The output gradients, in the order of the header; null where the input is absent.
+  void gradients(OpOutputs& out, SsdBackward<T>& args) const {
+    args.dx = channels(out.add<T>("d_x", y_shape()));
+    args.ddt = steps(out.add<T>("d_dt", dt_shape()));
+    args.dB = projections(out.add<T>("d_B", bc_shape()));
+    args.dC = projections(out.add<T>("d_C", bc_shape()));
+    args.dz = channels(out.add_if<T>(z.present(), "d_z", y_shape()));
+    args.dA = out.add<Acc>("d_A", A.shape());
+    args.dD = out.add_if<Acc>(D.present(), "d_D", D.shape());
+    args.ddt_bias = out.add_if<Acc>(dt_bias.present(), "d_dt_bias", dt_bias.shape());
+    args.dh0 = out.add_if<Acc>(h0.present(), "d_h0", state_shape());
   }
-  arrays.dt_min = static_cast<accumulate_t<T>>(low);
-  arrays.dt_max = static_cast<accumulate_t<T>>(high);
-}
+};
 
 template <class T>
 void read_shape(OpInputs& in, SsdArrays<T>& a) {
@@ -102,9 +101,9 @@ SsdArrays<T> read_ssd(OpInputs& in) {
   SsdArrays<T> a;
   read_shape(in, a);
   const int64_t heads = a.shape.heads;
-  a.x = in.read<T>("x", a.x_shape());
+  a.x = in.read<T>("x", a.y_shape());
   a.dt = in.read<T>("dt", a.dt_shape());
-  a.z = in.read_if<T>("z", a.x_shape());
+  a.z = in.read_if<T>("z", a.y_shape());
   a.A = in.read<Acc>("A", {heads});
   a.B = in.read<T>("B", a.bc_shape());
   a.C = in.read<T>("C", a.bc_shape());
@@ -116,67 +115,43 @@ SsdArrays<T> read_ssd(OpInputs& in) {
   return a;
 }
 
-/// The output gradients; null where the input is absent.
-template <class T>
-void add_gradients(const SsdArrays<T>& a, OpOutputs& out, SsdBackward<T>& args) {
-  using Acc = accumulate_t<T>;
-  args.dx = a.channels(out.add<T>("d_x", a.x_shape()));
-  args.ddt = a.steps(out.add<T>("d_dt", a.dt_shape()));
-  args.dB = a.projections(out.add<T>("d_B", a.bc_shape()));
-  args.dC = a.projections(out.add<T>("d_C", a.bc_shape()));
-  args.dz = a.channels(out.add_if<T>(a.z.present(), "d_z", a.x_shape()));
-  args.dA = out.add<Acc>("d_A", a.A.shape());
-  args.dD = out.add_if<Acc>(a.D.present(), "d_D", a.D.shape());
-  args.ddt_bias = out.add_if<Acc>(a.dt_bias.present(), "d_dt_bias", a.dt_bias.shape());
-  args.dh0 = out.add_if<Acc>(a.h0.present(), "d_h0", a.state_shape());
-}
-
-template <class T>
-void run_ssd(const OpRequest& request, OpInputs& in, OpOutputs& out) {
-  using Acc = accumulate_t<T>;
-  check_impl(request, ssd_lines<T>());
-  const SsdArrays<T> a = read_ssd<T>(in);
-  const bool reference = request.reference();
-  const OpArray<Acc> saved =
-      request.grads && !reference ? OpArray<Acc>({a.shape.saved_elements()}) : OpArray<Acc>();
-  SsdForward<T> forward;
-  forward.in = a.inputs();
-  forward.y = a.channels(out.add<T>("y", a.x_shape()));
-  forward.hT = out.add<Acc>("hT", a.state_shape());
-  forward.saved = saved.data();
-
-  SsdBackward<T> backward;
-  OpArray<T> gy;
-  OpArray<Acc> ghT;
-  if (request.grads) {
-    gy = in.read_if<T>("gy", a.x_shape());
-    ghT = in.read_if<Acc>("ghT", a.state_shape());
-    if (!gy.present() && !ghT.present()) in.fail("gy", "--grads", "gy or ghT", "neither");
-    if (!gy.present()) gy = OpArray<T>(a.x_shape());
-    backward.in = forward.in;
-    backward.saved = forward.saved;
-    backward.gy = a.channels(static_cast<const T*>(gy.data()));
-    backward.ghT = ghT.data();
-    add_gradients(a, out, backward);
+/// The family as run_scan sees it.
+struct SsdFamily {
+  static constexpr const char* kName = "ssd";
+  template <class T>
+  using Forward = SsdForward<T>;
+  template <class T>
+  using Backward = SsdBackward<T>;
+  template <class T>
+  static std::span<const SsdLine<T>> lines() {
+    return ssd_lines<T>();
   }
-  if (reference) {
-    out.add_line(OpRequest::kReference);
-    ref::ssd_forward(a.shape, forward);
-    if (request.grads) ref::ssd_backward(a.shape, backward);
-    return;
+  template <class T>
+  static void door(Context& c, const SsdShape& s, const Forward<T>& args, const Choice& choice) {
+    ssd_forward(c, s, args, choice);
   }
-  const Choice choice{request.impl, 0};
-  note_lines("ssd", ssd_lines<T>(), a.shape, request, out);
-  run_planned(request.threads, [&](Context& context) {
-    ssd_forward(context, a.shape, forward, choice);
-    if (request.grads) ssd_backward(context, a.shape, backward, choice);
-  });
-}
+  template <class T>
+  static void door(Context& c, const SsdShape& s, const Backward<T>& args, const Choice& choice) {
+    ssd_backward(c, s, args, choice);
+  }
+  template <class T>
+  static void reference(const SsdShape& shape, const Forward<T>& args) {
+    ref::ssd_forward(shape, args);
+  }
+  template <class T>
+  static void reference(const SsdShape& shape, const Backward<T>& args) {
+    ref::ssd_backward(shape, args);
+  }
+};
 
 }  // namespace
 
 void run_ssd_op(const OpRequest& request, OpInputs& in, OpOutputs& out) {
-  with_storage_type(request.dtype, [&](auto value) { run_ssd<decltype(value)>(request, in, out); });
+  with_storage_type(request.dtype, [&](auto value) {
+    using T = decltype(value);
+    check_impl(request, ssd_lines<T>());
+    run_scan<SsdFamily, T>(request, in, out, read_ssd<T>(in));
+  });
 }
 
 }  // namespace adder::apps
