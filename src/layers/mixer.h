@@ -1,6 +1,6 @@
 // A mixer: what stands between a norm and the residual add (Mamba-1, Mamba-2, a gated MLP). One
-// object a layer; it owns its weights' pointers, nothing else, and every call is const: activations,
-// state and gradients come from the caller. Thread-safe after binding.
+// object a layer; it owns the pointers to its weights, nothing else, and every call is const:
+// activations, state and gradients come from the caller. Thread-safe after binding.
 #pragma once
 
 #include <memory>
