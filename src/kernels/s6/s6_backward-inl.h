@@ -13,8 +13,8 @@
 
 #include <hwy/highway.h>
 
+#include "core/subnormals.h"
 #include "kernels/s6/s6_backward_block-inl.h"
-#include "kernels/s6/s6_subnormals.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE {

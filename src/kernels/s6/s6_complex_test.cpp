@@ -1,7 +1,7 @@
 // Complex A (math.md 3.5). The comparison with the reference is among s6_variants.
 #include <gtest/gtest.h>
 
-#include "kernels/s6/s6_test_call.h"
+#include "kernels/s6/s6_call_test.h"
 
 namespace adder {
 namespace {

@@ -15,8 +15,8 @@
 
 #include <hwy/highway.h>
 
+#include "core/subnormals.h"
 #include "kernels/s6/s6_rows-inl.h"
-#include "kernels/s6/s6_subnormals.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE {

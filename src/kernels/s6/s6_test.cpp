@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "core/simd_targets.h"
-#include "kernels/s6/s6_test_call.h"
+#include "kernels/s6/s6_call_test.h"
 #include "measure/variant.h"
 
 namespace adder {
