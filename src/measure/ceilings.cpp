@@ -216,11 +216,13 @@ double bandwidth_of_working_set(int64_t bytes, int threads) {
 Floor floor_of(const Cost& cost, Dtype arithmetic, int threads) {
   const Ceilings& machine = ceilings(threads);
   const double bandwidth = bandwidth_of_working_set(static_cast<int64_t>(cost.bytes), threads);
-  const Floor bounds[] = {{cost.bytes / bandwidth * 1e6, "bytes"},
-                          {cost.flops / machine.flops_per_s(arithmetic) * 1e6, "flops"},
-                          {cost.exps / machine.exps_per_s(arithmetic) * 1e6, "exps"}};
-  return *std::max_element(std::begin(bounds), std::end(bounds),
-                           [](const Floor& a, const Floor& b) { return a.us < b.us; });
+  const double bytes = cost.bytes / bandwidth * 1e6;
+  const double flops = cost.flops / machine.flops_per_s(arithmetic) * 1e6;
+  const double exps = cost.exps / machine.exps_per_s(arithmetic) * 1e6;
+  const bool own_ports = arithmetic == Dtype::bf16 && machine.bf16_by == "onednn";
+  const double both = own_ports ? std::max(flops, exps) : flops + exps;
+  if (bytes >= both) return {bytes, "bytes"};
+  return {both, flops >= exps ? "flops" : "exps"};
 }
 
 std::string describe(const Ceilings& c) {

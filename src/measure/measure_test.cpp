@@ -256,7 +256,7 @@ TEST(Ceilings, ArePlausible) {
   RecordProperty("ceilings", describe(found));
 }
 
-TEST(Ceilings, FloorIsTheLargestTerm) {
+TEST(Ceilings, FloorIsBytesOrTheSumOfTheArithmetic) {
   Cost cost;
   cost.bytes = 1e6;
   const Floor bytes = floor_of(cost, Dtype::f32, 1);
@@ -266,7 +266,11 @@ TEST(Ceilings, FloorIsTheLargestTerm) {
   EXPECT_STREQ(flops.bound, "flops");
   EXPECT_GT(flops.us, bytes.us);
   cost.exps = 1e12;
-  EXPECT_STREQ(floor_of(cost, Dtype::f32, 1).bound, "exps");
+  const Floor both = floor_of(cost, Dtype::f32, 1);
+  EXPECT_STREQ(both.bound, "exps");
+  cost.flops = 0;
+  const Floor exps = floor_of(cost, Dtype::f32, 1);
+  EXPECT_NEAR(both.us, flops.us + exps.us, 1e-9 * both.us);
 }
 
 TEST(Machine, IsNamed) {

@@ -38,8 +38,8 @@ struct BenchRow {
   double gb_per_s = 0;  // compulsory bytes / median
   double gflop_per_s = 0;
   double gexp_per_s = 0;
-  double floor_us = 0;            // max(bytes / bandwidth, flops / peak, exps / exp rate)
-  std::string bound;              // which of the three it is
+  double floor_us = 0;            // max(bytes / bandwidth, flops / peak + exps / exp rate)
+  std::string bound;              // the larger of these: "bytes", "flops" or "exps"
   double percent_of_floor = 0;    // 100 floor / median: 100 is all that the machine allows
   double ratio_to_reference = 0;  // time of the reference / median; 0: not timed
   double tokens_per_s = 0;        // whole models only
