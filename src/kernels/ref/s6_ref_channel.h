@@ -7,29 +7,13 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/ref/dt_chain.h"
 #include "kernels/s6/s6.h"
 
 namespace adder::ref::s6 {
 
 template <class Acc>
-Acc sigmoid(Acc x) {
-  const Acc e = std::exp(-std::abs(x));
-  return (x < 0 ? e : Acc(1)) / (1 + e);
-}
-
-// A value and S, the bound of its error in units of roundoff.
-template <class Acc>
-struct Bounded {
-  Acc value = 0;
-  Acc bound = 0;
-};
-
-// delta and its slope d delta / d dt (math.md 0.4).
-template <class Acc>
-struct Step {
-  Bounded<Acc> delta;
-  Bounded<Acc> slope;
-};
+using Step = DtStep<Acc>;
 
 // One channel of one sequence: `count` tokens from step `begin` of batch row b.
 template <class T>
@@ -56,20 +40,7 @@ struct Channel {
 
   Step<Acc> step(int64_t t) const {
     const Acc raw = static_cast<Acc>(in.dt.at(b, token(t), d));
-    const Acc bias = in.dt_bias ? in.dt_bias[d] : Acc(0);
-    const Acc pre = raw + bias;
-    const Acc pre_bound = std::abs(raw) + std::abs(bias);
-    Bounded<Acc> sp{pre, pre_bound};
-    Bounded<Acc> slope{1, 0};
-    if (shape.softplus && pre <= 20) {
-      const Acc s = sigmoid(pre);
-      sp.value = std::max(pre, Acc(0)) + std::log1p(std::exp(-std::abs(pre)));
-      sp.bound = s * pre_bound + sp.value;
-      slope = {s, s + s * sigmoid(-pre) * pre_bound};
-    }
-    if (sp.value < in.dt_min) return {{in.dt_min, std::abs(in.dt_min)}, {0, 0}};
-    if (sp.value > in.dt_max) return {{in.dt_max, std::abs(in.dt_max)}, {0, 0}};
-    return {sp, slope};
+    return dt_step(in, shape.softplus, raw, in.dt_bias ? in.dt_bias[d] : Acc(0));
   }
   Bounded<Acc> decay(const Bounded<Acc>& delta, int64_t n) const {
     const Acc a = std::exp(delta.value * A(n));

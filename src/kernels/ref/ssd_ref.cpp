@@ -4,21 +4,10 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/ref/dt_chain.h"
+
 namespace adder::ref {
 namespace {
-
-template <class Acc>
-Acc sigmoid(Acc x) {
-  const Acc e = std::exp(-std::abs(x));
-  return (x < 0 ? e : Acc(1)) / (1 + e);
-}
-
-// A value and S, the bound of its error in units of roundoff.
-template <class Acc>
-struct Bounded {
-  Acc value = 0;
-  Acc bound = 0;
-};
 
 // A sum over tokens: `size` is |value|, or the sum of the terms' absolute values where the form
 // rounds them one by one.
@@ -31,9 +20,7 @@ struct Sum {
 
 // delta, its slope d delta / d dt (math.md 0.4) and the decay, of one token and head.
 template <class Acc>
-struct Step {
-  Bounded<Acc> delta;
-  Bounded<Acc> slope;
+struct Step : DtStep<Acc> {
   Bounded<Acc> decay;
 };
 
@@ -89,19 +76,7 @@ struct Head {
   Step<Acc> delta_of(int64_t t) const {
     const Acc raw = static_cast<Acc>(in.dt.at(b, token(t), head));
     const Acc bias = in.dt_bias ? in.dt_bias[head] : Acc(0);
-    const Acc pre = raw + bias;
-    const Acc pre_bound = std::abs(raw) + std::abs(bias);
-    Bounded<Acc> sp{pre, pre_bound};
-    Bounded<Acc> slope{1, 0};
-    if (shape.softplus && pre <= 20) {
-      const Acc s = sigmoid(pre);
-      sp.value = std::max(pre, Acc(0)) + std::log1p(std::exp(-std::abs(pre)));
-      sp.bound = s * pre_bound + sp.value;
-      slope = {s, s + s * sigmoid(-pre) * pre_bound};
-    }
-    if (sp.value < in.dt_min) return {{in.dt_min, std::abs(in.dt_min)}, {0, 0}, {}};
-    if (sp.value > in.dt_max) return {{in.dt_max, std::abs(in.dt_max)}, {0, 0}, {}};
-    return {sp, slope, {}};
+    return {dt_step(in, shape.softplus, raw, bias), {}};
   }
 };
 
