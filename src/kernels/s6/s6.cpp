@@ -44,10 +44,14 @@ double word_ns(const S6Shape& shape, Direction direction) {
   return width * (direction == Direction::backward ? 40 + 5.0 * states : 16 + 1.75 * states);
 }
 
-/// Microseconds when `items` equal items go over the threads, `ns` altogether on one.
-double spread_us(const Caps& caps, double ns, int64_t items) {
+/// A line is chosen by shape and machine, never by the number of threads: lines differ in their last
+/// bits, and a result may not depend on how many threads computed it.
+constexpr int64_t kExpectedThreads = 2;
+
+/// Microseconds when `items` equal items go over the expected threads, `ns` altogether on one.
+double spread_us(double ns, int64_t items) {
   if (items == 0) return 1.0;
-  const int64_t rounds = s6::ceil_div(items, caps.threads);
+  const int64_t rounds = s6::ceil_div(items, kExpectedThreads);
   return 1.0 + ns * 1e-3 * static_cast<double>(rounds) / static_cast<double>(items);
 }
 
@@ -62,21 +66,20 @@ double whole_ns(const Caps& caps, const S6Shape& shape, Direction direction) {
 template <class T>
 double predict_sequential_us(const Caps& caps, const S6Shape& shape, Direction direction) {
   const int64_t bundles = std::min(shape.state_rows(), s6::kMaxBundles);
-  return spread_us(caps, whole_ns<T>(caps, shape, direction), bundles * s6::Cut(shape, 1).tiles());
+  return spread_us(whole_ns<T>(caps, shape, direction), bundles * s6::Cut(shape, 1).tiles());
 }
 
 template <class T>
 double predict_chunked_us(const Caps& caps, const S6Shape& shape, Direction direction) {
   const int64_t bundles = std::min(shape.state_rows(), s6::kMaxBundles);
-  return 1.03 *
-         spread_us(caps, whole_ns<T>(caps, shape, direction), bundles * s6::Cut(shape, 1).tiles());
+  return 1.03 * spread_us(whole_ns<T>(caps, shape, direction), bundles * s6::Cut(shape, 1).tiles());
 }
 
 template <class T>
 double predict_parallel_us(const Caps& caps, const S6Shape& shape, Direction direction) {
   const int64_t segments = s6::max_segments(shape, s6::parallel_segment_tokens(shape));
-  return 10.0 + 1.8 * spread_us(caps, whole_ns<T>(caps, shape, direction),
-                                segments * s6::Cut(shape, 1).tiles());
+  return 10.0 +
+         1.8 * spread_us(whole_ns<T>(caps, shape, direction), segments * s6::Cut(shape, 1).tiles());
 }
 
 }  // namespace
