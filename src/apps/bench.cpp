@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/bench_duality.h"
 #include "apps/commands.h"
 #include "apps/output.h"
 #include "core/context.h"
@@ -24,6 +25,9 @@ std::vector<ModelBench> model_benches() {
 
 namespace {
 
+/// Named only: it compares forms of one family, and takes longer than their rows.
+constexpr const char* kDuality = "duality";
+
 struct BenchCommand {
   std::string family;
   std::vector<int> threads;
@@ -32,6 +36,8 @@ struct BenchCommand {
   double min_seconds = 0.2;
   bool no_reference = false;
   bool json = false;
+  std::string plot;
+  int64_t longest = 16384;
 };
 
 /// The mask bit of a SIMD target; 0 for an empty name: the best one.
@@ -57,7 +63,7 @@ class ForcedTarget {
 
 /// Wrong usage is said before anything is measured.
 void check_choice(const measure::BenchOptions& options) {
-  std::set<std::string> known;
+  std::set<std::string> known = {kDuality};
   bool models = false;
   for (const ModelBench& bench : model_benches()) {
     known.insert(bench.name);
@@ -99,13 +105,21 @@ void run_bench_command(const BenchCommand& command) {
   options.min_seconds = command.min_seconds;
   options.reference = !command.no_reference;
   const int64_t bits = target_bits(command.simd);
-  check_choice(options);
+  const bool duality = command.family == kDuality;
+  if (!duality) check_choice(options);
 
   print_heading(command, options.threads);  // the machine's own ceilings: no target is forced yet
   const ForcedTarget target(bits);
   if (!command.json) {
     put_line(fmt::format("kernels on {}", simd_target_name()));
-    put_line(measure::table_heading());
+    if (!duality) put_line(measure::table_heading());
+  }
+  if (duality) {
+    for (const int threads : options.threads) {
+      run_duality_bench(
+          {threads, command.min_seconds, command.longest, command.json, command.plot});
+    }
+    return;
   }
   int rows = 0;
   const auto sink = [&](const measure::BenchRow& row) {
@@ -130,7 +144,8 @@ void add_bench_command(CLI::App& app) {
   std::string models;
   for (const ModelBench& one : model_benches()) models += "; " + one.name + ": " + one.what;
   bench->add_option("FAMILY", command->family,
-                    "A kernel family of `adder info kernels` (default: all)" + models);
+                    "A kernel family of `adder info kernels` (default: all)" + models +
+                        "; duality: the three forms of SSD against length");
   bench
       ->add_option("--filter", command->filters,
                    "Only rows that contain this, e.g. backward or bf16 (repeat for more)")
@@ -142,6 +157,9 @@ void add_bench_command(CLI::App& app) {
   bench->add_option("--min-time", command->min_seconds, "Seconds timed for each row (0.2)")
       ->check(CLI::Range(0.0, 3600.0));
   bench->add_flag("--no-reference", command->no_reference, "Leave out the ratio to the reference");
+  bench->add_option("--plot", command->plot, "duality: folder of the plot (SVG and PNG)");
+  bench->add_option("--longest", command->longest, "duality: longest sequence, tokens (16384)")
+      ->check(CLI::Range(int64_t{128}, int64_t{65536}));
   bench->add_flag("--json", command->json, "Print one JSON object a line");
   bench->callback([command] { run_bench_command(*command); });
 }

@@ -1,0 +1,227 @@
+// `adder bench duality`: time against length of the three forms of SSD, the lengths where one
+// overtakes another, and what the Mamba-2 paper (arXiv 2405.21060) claims beside what is measured
+// here and what counting operations predicts.
+#include "apps/bench_duality.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "apps/duality_calls.h"
+#include "apps/duality_plot.h"
+#include "apps/output.h"
+#include "core/simd_targets.h"
+#include "measure/ceilings.h"
+#include "measure/report.h"
+#include "measure/timing.h"
+
+namespace adder::apps {
+namespace {
+
+constexpr int64_t kHeads = 8, kHeadDim = 64, kState = 64;
+/// Where the published claims are set beside our figures.
+constexpr int64_t kClaimLen = 4096;
+constexpr const char* kForms[] = {"recurrent", "quadratic", "chunked"};
+
+SsdShape ssd_shape(int64_t len, int64_t state) {
+  SsdShape shape;
+  shape.len = len;
+  shape.heads = kHeads;
+  shape.head_dim = kHeadDim;
+  shape.state = state;
+  shape.chunk = ssd_chunk_for(kHeadDim, state);
+  return shape;
+}
+
+/// Microseconds forward and of forward with backward.
+struct Times {
+  double forward = 0;
+  double training = 0;
+};
+
+class Bench {
+ public:
+  explicit Bench(const DualityOptions& options) : options_(options) {}
+
+  template <class Call>
+  Times measure(Call& call, const char* family, const std::string& line) {
+    const double forward = one(call, family, line, Direction::forward);
+    return {forward, forward + one(call, family, line, Direction::backward)};
+  }
+
+ private:
+  template <class Call>
+  double one(Call& call, const char* family, const std::string& line, Direction direction) {
+    const auto run = [&](Context& context) {
+      direction == Direction::forward ? call.forward(context, line) : call.backward(context, line);
+    };
+    PlannedContext planned(options_.threads, run);
+    const auto timing = measure::time_runs([&] { run(planned.context()); }, 3, options_.min_seconds,
+                                           4 * options_.min_seconds);
+    measure::BenchRow row;
+    row.family = family;
+    row.line = line;
+    row.direction = direction_name(direction);
+    row.dtype = "f32";
+    row.shape = call.shape.describe();
+    row.simd = simd_target_name();
+    row.threads = options_.threads;
+    row.median_us = timing.median_us;
+    row.best_us = timing.best_us;
+    row.spread = timing.spread;
+    row.runs = timing.runs;
+    set_rates(row, call.shape.cost(direction, Dtype::f32), Dtype::f32);
+    if (options_.json) put_line(measure::json_line(row));
+    // The shortest run: the machine may be shared.
+    return timing.best_us;
+  }
+
+  const DualityOptions& options_;
+};
+
+std::string time_text(double us) {
+  if (us <= 0) return "-";
+  return us < 1e4 ? fmt::format("{:.0f} us", us) : fmt::format("{:.1f} ms", us / 1e3);
+}
+
+struct Curves {
+  DualityCurves forward, training;
+};
+
+Curves measure_lengths(const DualityOptions& options, Bench& bench) {
+  Curves curves;
+  if (!options.json) {
+    put_line(fmt::format("SSD, f32, 1 sequence, {} heads x {}, state {}, {} threads; shortest run",
+                         kHeads, kHeadDim, kState, options.threads));
+    put_line(fmt::format("{:>8} | {:>10} {:>10} {:>10} | {:>10} {:>10} {:>10}", "length", kForms[0],
+                         kForms[1], kForms[2], kForms[0], kForms[1], kForms[2]));
+    put_line(fmt::format("{:>8} | {:^32} | {:^32}", "", "forward", "forward and backward"));
+  }
+  for (int64_t len = 8; len <= options.longest; len *= 2) {
+    SsdCall call(ssd_shape(len, kState));
+    Times times[3];
+    for (int i = 0; i < 3; ++i) {
+      times[i] = bench.measure(call, "ssd", kForms[i]);
+      curves.forward[kForms[i]].push_back({static_cast<double>(len), times[i].forward});
+      curves.training[kForms[i]].push_back({static_cast<double>(len), times[i].training});
+    }
+    if (options.json) continue;
+    put_line(fmt::format("{:>8} | {:>10} {:>10} {:>10} | {:>10} {:>10} {:>10}", len,
+                         time_text(times[0].forward), time_text(times[1].forward),
+                         time_text(times[2].forward), time_text(times[0].training),
+                         time_text(times[1].training), time_text(times[2].training)));
+  }
+  return curves;
+}
+
+void print_crossovers(const DualityOptions& options, const char* what,
+                      const DualityCurves& curves) {
+  const auto found = crossovers(curves);
+  if (!options.json && found.empty()) put_line(fmt::format("{}: no crossover", what));
+  for (const Crossover& cross : found) {
+    if (options.json) {
+      put_line(
+          fmt::format("{{\"kind\":\"crossover\",\"direction\":\"{}\",\"before\":\"{}\","
+                      "\"after\":\"{}\",\"len\":{:.1f}}}",
+                      what, cross.before, cross.after, cross.len));
+    } else {
+      put_line(fmt::format("{}: {} is faster than {} up to about {:.0f} tokens", what, cross.before,
+                           cross.after, cross.len));
+    }
+  }
+}
+
+/// The shortest times that this machine allows, by cost(): what counting operations predicts.
+template <class Shape>
+Times floors(const Shape& shape, int threads) {
+  const auto floor = [&](Direction direction) {
+    return measure::floor_of(shape.cost(direction, Dtype::f32), Dtype::f32, threads).us;
+  };
+  return {floor(Direction::forward), floor(Direction::forward) + floor(Direction::backward)};
+}
+
+struct Claim {
+  const char* what;
+  const char* published;
+  Times ours;
+  Times predicted;
+};
+
+Times ratio(const Times& a, const Times& b) {
+  return {a.forward / b.forward, a.training / b.training};
+}
+
+void print_claims(const DualityOptions& options, Bench& bench) {
+  const auto scan_shape = [](int64_t state) {
+    S6Shape shape;
+    shape.len = kClaimLen;
+    shape.dim = kHeads * kHeadDim;
+    shape.state = state;
+    return shape;
+  };
+  struct Measured {
+    Times ours, floor;
+  };
+  const auto ssd = [&](int64_t state) -> Measured {
+    SsdCall call(ssd_shape(kClaimLen, state));
+    return {bench.measure(call, "ssd", "chunked"), floors(call.shape, options.threads)};
+  };
+  const auto scan = [&](int64_t state) -> Measured {
+    S6Call call(scan_shape(state));
+    return {bench.measure(call, "s6", "chunked"), floors(call.shape, options.threads)};
+  };
+  const Measured scan16 = scan(16), scan64 = scan(64);
+  const Measured ssd16 = ssd(16), ssd64 = ssd(64), ssd128 = ssd(128);
+  const Claim claims[] = {
+      {"S6 scan / chunked SSD, state 64 each", "2 to 8", ratio(scan64.ours, ssd64.ours),
+       ratio(scan64.floor, ssd64.floor)},
+      {"S6 scan / chunked SSD, state 16 each", "-", ratio(scan16.ours, ssd16.ours),
+       ratio(scan16.floor, ssd16.floor)},
+      {"chunked SSD, state 128 / state 16 (8 x larger)", "near 1", ratio(ssd128.ours, ssd16.ours),
+       ratio(ssd128.floor, ssd16.floor)},
+      {"S6 scan, state 16 / chunked SSD, state 128", "-", ratio(scan16.ours, ssd128.ours),
+       ratio(scan16.floor, ssd128.floor)},
+  };
+  if (!options.json) {
+    put_line(
+        fmt::format("\nTime ratios at {} tokens, {} channels (arXiv 2405.21060 on a GPU; ours; "
+                    "by operation counts)",
+                    kClaimLen, kHeads * kHeadDim));
+    put_line(fmt::format("{:<48} {:>9} | {:>7} {:>9} | {:>7} {:>9}", "", "published", "forward",
+                         "counted", "fwd+bwd", "counted"));
+  }
+  for (const Claim& claim : claims) {
+    if (options.json) {
+      put_line(
+          fmt::format("{{\"kind\":\"claim\",\"what\":\"{}\",\"published\":\"{}\",\"forward\":"
+                      "{:.3f},\"forward_counted\":{:.3f},\"training\":{:.3f},"
+                      "\"training_counted\":{:.3f}}}",
+                      claim.what, claim.published, claim.ours.forward, claim.predicted.forward,
+                      claim.ours.training, claim.predicted.training));
+    } else {
+      put_line(fmt::format("{:<48} {:>9} | {:>7.2f} {:>9.2f} | {:>7.2f} {:>9.2f}", claim.what,
+                           claim.published, claim.ours.forward, claim.predicted.forward,
+                           claim.ours.training, claim.predicted.training));
+    }
+  }
+}
+
+}  // namespace
+
+void run_duality_bench(const DualityOptions& options) {
+  Bench bench(options);
+  const Curves curves = measure_lengths(options, bench);
+  print_crossovers(options, "forward", curves.forward);
+  print_crossovers(options, "forward and backward", curves.training);
+  print_claims(options, bench);
+  if (options.plot.empty()) return;
+  const std::string title =
+      fmt::format("SSD: three forms of one operator (f32, {} heads x {}, state {}, {} threads)",
+                  kHeads, kHeadDim, kState, options.threads);
+  draw_duality(duality_script(curves.forward, curves.training, title), options.plot);
+  if (!options.json)
+    put_line(fmt::format("\nplot: {0}/duality.svg, {0}/duality.png", options.plot));
+}
+
+}  // namespace adder::apps
