@@ -100,6 +100,24 @@ TEST(S6, SameBitsForAnyThreadCountAndInAClass) {
   same_bits_for_any_thread_count<double>();
 }
 
+// Lines differ in their last bits, so which one runs may not depend on the number of threads.
+TEST(S6, TheLineIsChosenWithoutTheThreads) {
+  Caps one, many;
+  many.threads = 64;
+  for (const int64_t batch : {1, 2, 8}) {
+    for (const int64_t len : {1, 100, 600, 4096, 100000}) {
+      for (const int64_t dim : {16, 128, 2000}) {
+        const S6Shape shape{.batch = batch, .len = len, .dim = dim, .state = 16};
+        for (const Direction direction : {Direction::forward, Direction::backward}) {
+          EXPECT_STREQ(pick_line("s6", s6_lines<float>(), one, shape, direction).info.name,
+                       pick_line("s6", s6_lines<float>(), many, shape, direction).info.name)
+              << shape.describe();
+        }
+      }
+    }
+  }
+}
+
 // exact_class 1: training forward = loop of steps = any split, bit for bit.
 template <class T>
 void forward_equals_steps(const char* line, int64_t state) {
