@@ -228,33 +228,57 @@ void find_decays(const ssd::ChunkSteps<C>& steps, int64_t head_in_block, int64_t
   out->leaving = hn::GetLane(exp_difference(d, last, last_low, top, top_low));
 }
 
-/// decay[i][j] = e^(cs_i - cs_j) for j <= i, else 0: the mask comes before the exponential. Where
-/// scores is given, out[i][j] = scores[i][j] times that.
+/// e^(cs_i - cs_j) of one word of columns j, zero where j > i: the mask comes before the
+/// exponential.
+template <class C>
+HWY_INLINE V<Words<C>> diagonal_word(const ssd::ChunkDecays<C>& decays, int64_t i, int64_t j) {
+  const Words<C> d;
+  const auto high = hn::Sub(hn::Set(d, decays.cs[i]), hn::LoadU(d, decays.cs + j));
+  const auto low = hn::Sub(hn::Set(d, decays.cs_low[i]), hn::LoadU(d, decays.cs_low + j));
+  const auto x = hn::Min(hn::Add(high, low), largest_exponent(d));
+  const auto inside = hn::FirstN(d, static_cast<size_t>(i - j + 1));
+  const auto none = hn::Set(d, static_cast<C>(-1e4));
+  return hn::IfThenElseZero(inside, exp_word(d, hn::IfThenElse(inside, x, none)));
+}
+
+/// decay[i][j] = e^(cs_i - cs_j) for j <= i, else 0, and out[i][j] = scores[i][j] times that; decay
+/// may be absent. Blocks of as many rows as a word has columns: before the block at b the decay is
+/// e^(cs_i - cs_{b-1}) e^(cs_{b-1} - cs_j), both exponents <= 0, so that only the diagonal needs an
+/// exponential for every pair.
 template <class C>
 void form_decays(const ssd::ChunkDecays<C>& decays, const ChunkPlace& place, const C* scores,
                  int64_t row, C* decay, C* out) {
   const Words<C> d;
-  const int64_t lanes = lanes_of<C>();
-  const auto none = hn::Set(d, static_cast<C>(-1e4));
-  const int64_t count = place.count(), padded = place.padded();
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t end = i + 1;
-    const auto cs = hn::Set(d, decays.cs[i]), low = hn::Set(d, decays.cs_low[i]);
-    int64_t j = 0;
-    for (; j < end; j += lanes) {
-      const auto x = hn::Min(hn::Add(hn::Sub(cs, hn::LoadU(d, decays.cs + j)),
-                                     hn::Sub(low, hn::LoadU(d, decays.cs_low + j))),
-                             largest_exponent(d));
-      const auto inside = hn::FirstN(d, static_cast<size_t>(std::min(lanes, end - j)));
-      const auto e = hn::IfThenElseZero(inside, exp_word(d, hn::IfThenElse(inside, x, none)));
-      if (decay != nullptr) hn::StoreU(e, d, decay + i * row + j);
-      if (out != nullptr) {
-        hn::StoreU(hn::Mul(e, hn::LoadU(d, scores + i * row + j)), d, out + i * row + j);
+  const int64_t lanes = lanes_of<C>(), count = place.count();
+  HWY_ALIGN C inside[HWY_MAX_BYTES / sizeof(C)] = {};  // e^(cs_i - cs_{b-1})
+  for (int64_t begin = 0; begin < count; begin += lanes) {
+    const int64_t end = std::min(begin + lanes, count);
+    const auto n = static_cast<size_t>(end - begin);
+    if (begin > 0) {
+      const auto base = hn::Set(d, decays.cs[begin - 1]);
+      const auto base_low = hn::Set(d, decays.cs_low[begin - 1]);
+      for (int64_t word = 0; word < begin / lanes; ++word) {
+        const int64_t j = word * lanes;
+        const auto e = exp_difference(d, base, base_low, hn::LoadU(d, decays.cs + j),
+                                      hn::LoadU(d, decays.cs_low + j));
+        hn::StoreU(e, d, decays.across + j);
       }
+      hn::StoreU(exp_difference(d, load_n(d, decays.cs + begin, n),
+                                load_n(d, decays.cs_low + begin, n), base, base_low),
+                 d, inside);
     }
-    for (; j < padded; j += lanes) {
-      if (decay != nullptr) hn::StoreU(hn::Zero(d), d, decay + i * row + j);
-      if (out != nullptr) hn::StoreU(hn::Zero(d), d, out + i * row + j);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t at = i * row;
+      const auto put = [&](V<Words<C>> e, int64_t j) HWY_ATTR {
+        if (decay != nullptr) hn::StoreU(e, d, decay + at + j);
+        hn::StoreU(hn::Mul(e, hn::LoadU(d, scores + at + j)), d, out + at + j);
+      };
+      const auto own = hn::Set(d, inside[i - begin]);
+      for (int64_t j = 0; j < begin; j += lanes) {
+        put(hn::Mul(own, hn::LoadU(d, decays.across + j)), j);
+      }
+      put(diagonal_word(decays, i, begin), begin);
+      for (int64_t j = begin + lanes; j < place.padded(); j += lanes) put(hn::Zero(d), j);
     }
   }
 }

@@ -33,6 +33,7 @@ template <class C>
 struct ChunkDecays {
   C *rise, *fall;                // (tokens): mild: as above; steep: e^cs_i and e^(cs_last - cs_j)
   C* weight;                     // (tokens): delta_j fall_j
+  C* across;                     // (tokens): scratch of form_decays
   const C *delta, *cs, *cs_low;  // (tokens)
   C whole;                       // e^cs_last
   C entering;  // what the entering state is scaled by beside rise: mild: e^mid; steep: 1
@@ -43,6 +44,7 @@ struct ChunkDecays {
     carver.take(out->rise, sizes.tokens);
     carver.take(out->fall, sizes.tokens);
     carver.take(out->weight, sizes.tokens);
+    carver.take(out->across, sizes.tokens);
   }
 };
 
