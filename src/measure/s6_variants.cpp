@@ -340,6 +340,7 @@ std::vector<Case> test_cases() {
       {.shape = shape(1, 127, 24, 17, 2, true, false), .dt_min = 0, .gap = 1},
       {.shape = shape(1, 200, 37, 16), .dt_min = 0.01, .dt_max = 0.5},
       {.shape = shape(2, 35, 270, 4, 2, false), .skip = false, .bias = false, .reversed = true},
+      {.shape = shape(1, 37, 530, 5)},  // two wide tiles and a narrow one
       {.shape = shape(33, 5, 4, 2)},
       {.shape = shape(2, 70, 19, 5, 19), .constant = true},
       {.shape = shape(1, 1025, 21, 16), .constant = true},

@@ -46,7 +46,7 @@ struct WordRows {
   GateRow<C> gates[kS6Chunk];
 };
 template <class C>
-inline constexpr int64_t kTileWords = s6::kTileChannels / kLanes<C>;
+inline constexpr int64_t kTileWords = s6::kMaxTileChannels / kLanes<C>;
 
 /// What one block of states carries for one token.
 template <class C>

@@ -184,7 +184,7 @@ struct ForwardBuffers {
   HWY_ALIGN C B_rows[kS6Chunk * kSlab];
   HWY_ALIGN C C_rows[kS6Chunk * kSlab];
   // One word each while all states fit a slab; the whole tile otherwise.
-  ScanRow<C> tokens[kS6Chunk * s6::kTileChannels / kLanes<C>];
+  ScanRow<C> tokens[kS6Chunk * s6::kMaxTileChannels / kLanes<C>];
 };
 
 template <class T>

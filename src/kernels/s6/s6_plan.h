@@ -2,7 +2,8 @@
 // bits do not depend on the number of threads. Shared by all lines; no arithmetic here.
 //
 //   word     the channels of one SIMD register; no word straddles a group of B and C
-//   tile     up to kTileChannels consecutive channels of one group: shares B_t and C_t
+//   tile     consecutive channels of one group, tile_channels() of them or what is left: shares
+//            B_t and C_t
 //   segment  consecutive tokens of one sequence that one work item scans in order
 //   bundle   consecutive segments scanned one after another by one item for each tile
 #pragma once
@@ -16,7 +17,11 @@
 
 namespace adder::s6 {
 
-inline constexpr int64_t kTileChannels = 128;
+inline constexpr int64_t kMaxTileChannels = 256;
+/// Wide tiles read longer pieces of a row and leave fewer partial sums of dB and dC (backward, f32,
+/// 8 x 256 x 512: 128 channels 6.7 ms, 256 6.4 ms; 2048 x 1536: 26 and 24 ms); narrow groups keep
+/// more items to share out.
+constexpr int64_t tile_channels(int64_t group_dim) { return group_dim < 512 ? 128 : 256; }
 /// Bundles of the sequential cut: enough items for any CPU, few enough partial sums.
 inline constexpr int64_t kMaxBundles = 32;
 /// Shortest segment of the parallel cut, in tokens (a multiple of kS6Chunk).
@@ -45,7 +50,7 @@ struct Tile {
   int64_t group;
   int64_t index_in_group;
   int64_t channel;   // first
-  int64_t channels;  // 1 .. kTileChannels
+  int64_t channels;  // 1 .. tile_channels()
   int64_t word;      // first, in the padded arrays
   int64_t words;
 };
@@ -58,7 +63,8 @@ class Cut {
         group_dim_(shape.dim / shape.groups),
         groups_(shape.groups),
         group_words_(ceil_div(group_dim_, lanes)),
-        group_tiles_(ceil_div(group_dim_, kTileChannels)) {}
+        tile_channels_(s6::tile_channels(group_dim_)),
+        group_tiles_(ceil_div(group_dim_, tile_channels_)) {}
 
   int64_t lanes() const { return lanes_; }
   int64_t words() const { return groups_ * group_words_; }
@@ -68,9 +74,9 @@ class Cut {
     Tile tile;
     tile.group = index / group_tiles_;
     tile.index_in_group = index % group_tiles_;
-    const int64_t first = tile.index_in_group * kTileChannels;
+    const int64_t first = tile.index_in_group * tile_channels_;
     tile.channel = tile.group * group_dim_ + first;
-    tile.channels = std::min(kTileChannels, group_dim_ - first);
+    tile.channels = std::min(tile_channels_, group_dim_ - first);
     tile.word = tile.group * group_words_ + first / lanes_;
     tile.words = ceil_div(tile.channels, lanes_);
     return tile;
@@ -81,6 +87,7 @@ class Cut {
   int64_t group_dim_;
   int64_t groups_;
   int64_t group_words_;
+  int64_t tile_channels_;
   int64_t group_tiles_;
 };
 

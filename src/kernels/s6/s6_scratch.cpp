@@ -20,7 +20,8 @@ int64_t common_bytes(const S6Shape& shape, Direction direction, int64_t parts) {
   const int64_t plane = channels * padded_states(shape.state);
   int64_t bytes = block_bytes<C>(plane) + block_bytes<C>(parts * plane);
   if (direction == Direction::backward) {
-    const int64_t tiles = ceil_div(shape.dim / shape.groups, kTileChannels);
+    const int64_t group_dim = shape.dim / shape.groups;
+    const int64_t tiles = ceil_div(group_dim, tile_channels(group_dim));
     const int64_t rows = shape.batch * shape.len * shape.groups * shape.state;
     bytes += 2 * block_bytes<C>(tiles * rows);
     parts = std::max<int64_t>(parts, 1);
