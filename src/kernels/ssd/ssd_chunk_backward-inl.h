@@ -1,7 +1,7 @@
 // Backward of one chunk and group (math.md 4.4), once per SIMD target. U is the gradient of the
 // state that leaves the chunk, H the state that enters it; X_j = weight_j x_j, G_i = rise_i gy_i,
-// e and l the scales `entering` and `leaving`. Where decays are mild (ChunkDecays) they are in X and
-// G alone:
+// e and l the scales `entering` and `leaving`. Where decays are mild (ChunkDecays) they are in X
+// and G alone:
 //
 //   T_j   = sum_{i>=j} CB_ij G_i + l U B_j;  dx_j = weight_j T_j + D gy_j
 //   GX_ij = G_i . X_j;  dCB_ij = sum over heads of GX_ij

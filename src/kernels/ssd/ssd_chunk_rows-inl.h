@@ -241,6 +241,25 @@ HWY_INLINE V<Words<C>> diagonal_word(const ssd::ChunkDecays<C>& decays, int64_t 
   return hn::IfThenElseZero(inside, exp_word(d, hn::IfThenElse(inside, x, none)));
 }
 
+/// across[j] = e^(cs_{begin-1} - cs_j) for j < begin; inside[i - begin] = e^(cs_i - cs_{begin-1})
+/// for the rows [begin, end), at most one word.
+template <class C>
+HWY_NOINLINE void split_decays(const ssd::ChunkDecays<C>& decays, int64_t begin, int64_t end,
+                               C* inside) {
+  const Words<C> d;
+  const auto base = hn::Set(d, decays.cs[begin - 1]);
+  const auto base_low = hn::Set(d, decays.cs_low[begin - 1]);
+  for (int64_t j = 0; j < begin; j += lanes_of<C>()) {
+    const auto e = exp_difference(d, base, base_low, hn::LoadU(d, decays.cs + j),
+                                  hn::LoadU(d, decays.cs_low + j));
+    hn::StoreU(e, d, decays.across + j);
+  }
+  const auto n = static_cast<size_t>(end - begin);
+  hn::StoreU(exp_difference(d, load_n(d, decays.cs + begin, n), load_n(d, decays.cs_low + begin, n),
+                            base, base_low),
+             d, inside);
+}
+
 /// decay[i][j] = e^(cs_i - cs_j) for j <= i, else 0, and out[i][j] = scores[i][j] times that; decay
 /// may be absent. Blocks of as many rows as a word has columns: before the block at b the decay is
 /// e^(cs_i - cs_{b-1}) e^(cs_{b-1} - cs_j), both exponents <= 0, so that only the diagonal needs an
@@ -253,20 +272,7 @@ void form_decays(const ssd::ChunkDecays<C>& decays, const ChunkPlace& place, con
   HWY_ALIGN C inside[HWY_MAX_BYTES / sizeof(C)] = {};  // e^(cs_i - cs_{b-1})
   for (int64_t begin = 0; begin < count; begin += lanes) {
     const int64_t end = std::min(begin + lanes, count);
-    const auto n = static_cast<size_t>(end - begin);
-    if (begin > 0) {
-      const auto base = hn::Set(d, decays.cs[begin - 1]);
-      const auto base_low = hn::Set(d, decays.cs_low[begin - 1]);
-      for (int64_t word = 0; word < begin / lanes; ++word) {
-        const int64_t j = word * lanes;
-        const auto e = exp_difference(d, base, base_low, hn::LoadU(d, decays.cs + j),
-                                      hn::LoadU(d, decays.cs_low + j));
-        hn::StoreU(e, d, decays.across + j);
-      }
-      hn::StoreU(exp_difference(d, load_n(d, decays.cs + begin, n),
-                                load_n(d, decays.cs_low + begin, n), base, base_low),
-                 d, inside);
-    }
+    if (begin > 0) split_decays(decays, begin, end, inside);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t at = i * row;
       const auto put = [&](V<Words<C>> e, int64_t j) HWY_ATTR {
