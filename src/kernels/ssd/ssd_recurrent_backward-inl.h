@@ -62,8 +62,9 @@ struct Sweep {
 /// Buffers of one work item, on its stack.
 template <class C>
 struct SweepBuffers {
-  HWY_ALIGN C states[(ssd::kRun + 1) * kSweepBlock<C>];  // entering each token of a run; leaving
-  HWY_ALIGN C sums[ssd::kRun * kSweepRows * kLanes<C>];
+  HWY_ALIGN C
+      states[(ssd::kSweepRun + 1) * kSweepBlock<C>];  // entering each token of a run; leaving
+  HWY_ALIGN C sums[ssd::kSweepRun * kSweepRows * kLanes<C>];
 };
 
 template <int kWords, int kRows, class C>
@@ -79,13 +80,13 @@ HWY_NOINLINE void checkpoint(const Sweep<C>& sweep) {
   const C* HWY_RESTRICT dx = sweep.dx;
   C* HWY_RESTRICT to = sweep.checkpoints;
   for (int64_t t = 0; t < sweep.count; ++t) {
-    if (t % ssd::kRun == 0) {
+    if (t % ssd::kSweepRun == 0) {
 #pragma GCC unroll 16
       for (int i = 0; i < kRows * kWords; ++i) {
         hn::Store(h[i / kWords][i % kWords], d, to + i * kLanes<C>);
       }
       to += kSweepBlock<C>;
-      if (t + ssd::kRun >= sweep.count) return;
+      if (t + ssd::kSweepRun >= sweep.count) return;
     }
     const auto decay = hn::Set(d, sweep.decay[t]);
 #pragma GCC unroll 16
@@ -107,7 +108,7 @@ HWY_NOINLINE void replay(const Sweep<C>& sweep, int64_t begin, int64_t count,
                          SweepBuffers<C>& buffers) {
   const Words<C> d;
   V<Words<C>> h[kRows][kWords];
-  const C* from = sweep.checkpoints + begin / ssd::kRun * kSweepBlock<C>;
+  const C* from = sweep.checkpoints + begin / ssd::kSweepRun * kSweepBlock<C>;
 #pragma GCC unroll 16
   for (int i = 0; i < kRows * kWords; ++i) {
     h[i / kWords][i % kWords] = hn::Load(d, from + i * kLanes<C>);
@@ -170,8 +171,7 @@ HWY_NOINLINE void reverse(const Sweep<C>& sweep, int64_t begin, int64_t count,
     const C* HWY_RESTRICT h = buffers.states + t * kBlock;
     C* HWY_RESTRICT dB = sweep.dB + (begin + t) * sweep.state_row;
     C* HWY_RESTRICT dC = sweep.dC + (begin + t) * sweep.state_row;
-    V<Words<C>> v[kRows];
-    auto through = hn::Load(d, sweep.through + (begin + t) * kLanes<C>);
+    V<Words<C>> v[kRows], through[kRows];  // a sum for each row: one would be a chain of waits
 #pragma GCC unroll 16
     for (int w = 0; w < kWords; ++w) {
       const auto b = hn::Load(d, B + w * kLanes<C>);
@@ -187,12 +187,17 @@ HWY_NOINLINE void reverse(const Sweep<C>& sweep, int64_t begin, int64_t count,
         b_sum = hn::MulAdd(hn::Set(d, dx[r]), lam, b_sum);
         v[r] = w == 0 ? hn::Mul(b, lam) : hn::MulAdd(b, lam, v[r]);
         mu[r][w] = hn::Mul(decay, lam);
-        through = hn::MulAdd(mu[r][w], hn::Load(d, at), through);
+        through[r] = w == 0 ? hn::Mul(mu[r][w], hn::Load(d, at))
+                            : hn::MulAdd(mu[r][w], hn::Load(d, at), through[r]);
       }
       hn::Store(b_sum, d, dB + w * kLanes<C>);
       hn::Store(c_sum, d, dC + w * kLanes<C>);
     }
-    hn::Store(through, d, sweep.through + (begin + t) * kLanes<C>);
+    C* crossing = sweep.through + (begin + t) * kLanes<C>;
+    auto sum = hn::Load(d, crossing);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) sum = hn::Add(sum, through[r]);
+    hn::Store(sum, d, crossing);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       hn::Store(v[r], d, buffers.sums + (t * kRows + r) * kLanes<C>);
@@ -209,8 +214,9 @@ HWY_NOINLINE void reverse(const Sweep<C>& sweep, int64_t begin, int64_t count,
 template <int kWords, int kRows, class C>
 void sweep_block(const Sweep<C>& sweep, SweepBuffers<C>& buffers) {
   checkpoint<kWords, kRows>(sweep);
-  for (int64_t begin = (sweep.count - 1) / ssd::kRun * ssd::kRun; begin >= 0; begin -= ssd::kRun) {
-    const int64_t count = HWY_MIN(ssd::kRun, sweep.count - begin);
+  for (int64_t begin = (sweep.count - 1) / ssd::kSweepRun * ssd::kSweepRun; begin >= 0;
+       begin -= ssd::kSweepRun) {
+    const int64_t count = HWY_MIN(ssd::kSweepRun, sweep.count - begin);
     replay<kWords, kRows>(sweep, begin, count, buffers);
     reverse<kWords, kRows>(sweep, begin, count, buffers);
   }

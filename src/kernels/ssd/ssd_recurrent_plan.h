@@ -16,6 +16,8 @@
 namespace adder::ssd {
 
 inline constexpr int64_t kRun = 32;
+/// Backward keeps the states of a run: with B, C and their gradients they fit the first cache.
+inline constexpr int64_t kSweepRun = 16;
 inline constexpr int64_t kChannels = 32;
 /// Words of partial sums that wait for their sum over lanes.
 inline constexpr int64_t kSums = 128;

@@ -59,7 +59,7 @@ struct BackwardItemSpace {
     for (C** steps : {&delta, &decay, &slope}) *steps = list.take(whole);
     for (C** rows : {&dx, &gy, &v, &y}) *rows = list.take(tokens * channel_row);
     through = list.take(tokens * kWord);
-    checkpoints = list.take(ceil_div(tokens, kRun) * kCheckpointWords * kWord);
+    checkpoints = list.take(ceil_div(tokens, kSweepRun) * kCheckpointWords * kWord);
     bytes = list.bytes();
   }
 };
