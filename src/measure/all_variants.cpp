@@ -15,6 +15,7 @@ std::vector<Variant> all_variants(Purpose purpose) {
   std::vector<Variant> all;
   append(all, s6_variants(purpose));
   append(all, ssd_variants(purpose));
+  append(all, ssd_product_variants(purpose));
   append(all, conv1d_variants(purpose));
   append(all, norm_variants(purpose));
   append(all, gemm_variants(purpose));

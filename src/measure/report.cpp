@@ -52,9 +52,14 @@ BenchRow row_of(const Variant& variant, int threads) {
   return row;
 }
 
-// Products have their own units for bf16; every other kernel computes in f32 there.
+// Products have their own units for bf16: those of gemm, and lines that name the unit. Every other
+// kernel computes in f32 there.
 Dtype arithmetic_of(const Variant& variant) {
-  if (variant.line.dtype == Dtype::f64 || variant.family == "gemm") return variant.line.dtype;
+  const std::string_view line = variant.line.name;
+  const bool units = line.ends_with("_amx") || line.ends_with("_avx512bf16");
+  if (variant.line.dtype == Dtype::f64 || variant.family == "gemm" || units) {
+    return variant.line.dtype;
+  }
   return Dtype::f32;
 }
 

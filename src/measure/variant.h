@@ -51,6 +51,7 @@ std::vector<Variant> all_variants(Purpose purpose);
 // One function a family, in <family>_variants.cpp.
 std::vector<Variant> s6_variants(Purpose purpose);
 std::vector<Variant> ssd_variants(Purpose purpose);
+std::vector<Variant> ssd_product_variants(Purpose purpose);  // products of its chunks alone
 std::vector<Variant> conv1d_variants(Purpose purpose);
 std::vector<Variant> norm_variants(Purpose purpose);
 std::vector<Variant> gemm_variants(Purpose purpose);

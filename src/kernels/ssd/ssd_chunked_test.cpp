@@ -2,6 +2,7 @@
 #include "core/simd_targets.h"
 #include "kernels/ssd/ssd_call_test.h"
 #include "kernels/ssd/ssd_chunk_plan.h"
+#include "measure/variant.h"
 
 namespace adder::ssd {
 namespace {
@@ -77,6 +78,22 @@ TEST(SsdChunked, LongChunksAreLeftToOtherLines) {
     const bool chunked = std::string(line.info.name).starts_with("chunked");
     EXPECT_EQ(line.accepts(Context{}.caps(), shape), !chunked) << line.info.name;
   }
+}
+
+TEST(SsdChunked, ProductsOfEveryUnitMatchDoubleSums) {
+  for (const auto& target : simd_targets()) {
+    force_simd_target(target.bits);
+    int run = 0;
+    for (const auto& variant : measure::ssd_product_variants(measure::Purpose::test)) {
+      if (!variant.accepted) continue;
+      const auto comparison = variant.check({.threads = 1});
+      EXPECT_TRUE(comparison.passed()) << target.name << " " << variant.line.name << " "
+                                       << variant.shape << ": " << comparison.describe();
+      ++run;
+    }
+    EXPECT_GT(run, 0);
+  }
+  force_simd_target(0);
 }
 
 }  // namespace
