@@ -11,54 +11,108 @@ if(ADDER_SANITIZE)
   target_compile_options(adder_options INTERFACE -fsanitize=${_sanitize} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(adder_options INTERFACE -fsanitize=${_sanitize})
 endif()
+option(ADDER_FUZZ "Build the libFuzzer targets of tests/fuzz; every room counts its coverage (clang)" OFF)
+if(ADDER_FUZZ)
+  target_compile_options(adder_options INTERFACE -fsanitize=fuzzer-no-link
+    -fsanitize-ignorelist=${PROJECT_SOURCE_DIR}/tests/fuzz/ignorelist.txt)
+  target_link_options(adder_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
+# What is linked after adder_options: by SIMD rooms; by tests, variants and the command line.
+add_library(adder_simd_options INTERFACE)
+add_library(adder_lean_options INTERFACE)
 
 # Highway targets kept: AVX2 and AVX-512 on x86, NEON on Arm, and the scalar floor. The mask is the
 # x86 targets that are left out: bits 0-7 (beyond AVX-512F/BW/DQ/VL) and 10-15 (SSE2, SSSE3, SSE4).
-set(ADDER_HWY_DEFINITIONS "HWY_DISABLED_TARGETS=0xFCFF")
+# The floor is HWY_SCALAR with every compiler. EMU128, which Highway takes where it does not know the
+# compiler to break it, loses the subnormal halves.
+target_compile_definitions(adder_simd_options INTERFACE
+  HWY_DISABLED_TARGETS=0xFCFF HWY_BROKEN_EMU128=1)
+
+if("address" IN_LIST ADDER_SANITIZE)
+  # UBSan's checks of every pointer double the code and say what AddressSanitizer says better. Rooms that
+  # read files and requests keep them all.
+  set(_pointer_checks -fno-sanitize=null,alignment,pointer-overflow,vptr,object-size)
+  target_compile_options(adder_lean_options INTERFACE ${_pointer_checks})
+  target_compile_options(adder_simd_options INTERFACE ${_pointer_checks})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # SIMD words are hundreds of inlined temporaries: no bookkeeping of their lifetimes, and calls in
+    # place of inline checks (a quarter of the compile time). gcc 12 also misaligns AVX-512 words in its
+    # frames for use-after-return (PR 110027).
+    target_compile_options(adder_simd_options INTERFACE -fno-sanitize-address-use-after-scope
+      --param=asan-use-after-return=0 --param=asan-instrumentation-with-call-threshold=0)
+  endif()
+endif()
+
+# A source of measure or ref stands in the room and in its family's test: it is compiled once, into an
+# object library, whoever names it first. Sets `out` to the sources with those replaced by the objects.
+function(adder_shared_sources out)
+  set(sources)
+  foreach(source IN LISTS ARGN)
+    cmake_path(ABSOLUTE_PATH source NORMALIZE OUTPUT_VARIABLE path)
+    if(path MATCHES "/src/(measure/([a-z0-9_]+_variants|compare)|kernels/ref/[a-z0-9_]+_ref)\\.cpp$")
+      cmake_path(GET path STEM stem)
+      if(NOT TARGET adder_object_${stem})
+        add_library(adder_object_${stem} OBJECT ${path})
+        target_link_libraries(adder_object_${stem} PRIVATE
+          adder_core adder_options adder_lean_options fmt::fmt)
+      endif()
+      list(APPEND sources $<TARGET_OBJECTS:adder_object_${stem}>)
+    else()
+      list(APPEND sources ${source})
+    endif()
+  endforeach()
+  set(${out} ${sources} PARENT_SCOPE)
+endfunction()
 
 # adder_room(NAME x SOURCES a.cpp... [ROOMS core ...] [LIBS hwy::hwy ...])
 function(adder_room)
   cmake_parse_arguments(R "" "NAME" "SOURCES;ROOMS;LIBS" ${ARGN})
-  add_library(adder_${R_NAME} STATIC ${R_SOURCES})
+  adder_shared_sources(sources ${R_SOURCES})
+  add_library(adder_${R_NAME} STATIC ${sources})
   target_link_libraries(adder_${R_NAME} PRIVATE adder_options)
   foreach(room IN LISTS R_ROOMS)
     target_link_libraries(adder_${R_NAME} PUBLIC adder_${room})
   endforeach()
   target_link_libraries(adder_${R_NAME} PRIVATE ${R_LIBS})
   if("hwy::hwy" IN_LIST R_LIBS)
-    target_compile_definitions(adder_${R_NAME} PRIVATE ${ADDER_HWY_DEFINITIONS})
+    target_link_libraries(adder_${R_NAME} PRIVATE adder_simd_options)
+  elseif("CLI11::CLI11" IN_LIST R_LIBS)
+    target_link_libraries(adder_${R_NAME} PRIVATE adder_lean_options)
+    if(ADDER_SANITIZE)
+      target_compile_options(adder_${R_NAME} PRIVATE -O0) # templates without end that run once
+    endif()
   endif()
 endfunction()
 
 # The tests that the thread sanitizer runs: those with the label `threads`.
 add_custom_target(threads_tests)
-# Those that CI runs under the address sanitizer: label `memory` (what reads untrusted bytes).
-add_custom_target(memory_tests)
-
 # adder_test(NAME x_test SOURCES x_test.cpp... [ROOMS ...] [LIBS ...] [LABELS ...] [TIMEOUT s])
 function(adder_test)
   if(NOT ADDER_TESTS)
     return()
   endif()
   cmake_parse_arguments(R "" "NAME;TIMEOUT" "SOURCES;ROOMS;LIBS;LABELS" ${ARGN})
-  add_executable(${R_NAME} ${R_SOURCES})
-  target_link_libraries(${R_NAME} PRIVATE adder_options GTest::gtest GTest::gtest_main ${R_LIBS})
+  adder_shared_sources(sources ${R_SOURCES})
+  add_executable(${R_NAME} ${sources})
+  target_link_libraries(${R_NAME} PRIVATE
+    adder_options adder_lean_options GTest::gtest GTest::gtest_main ${R_LIBS})
   foreach(room IN LISTS R_ROOMS)
     target_link_libraries(${R_NAME} PRIVATE adder_${room})
   endforeach()
+  # A test's own source is compiled more often than it runs.
+  target_compile_options(${R_NAME} PRIVATE $<$<CONFIG:Release>:-O1>)
   target_compile_definitions(${R_NAME} PRIVATE ADDER_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   if(NOT R_TIMEOUT)
     set(R_TIMEOUT 300)
   endif()
-  # Tests share the cores: a team that waits must not spin.
-  set(_properties TIMEOUT ${R_TIMEOUT} ENVIRONMENT OMP_WAIT_POLICY=passive)
+  # Tests share the cores: a team that waits must not spin. Those that may take longest start first.
+  set(_properties TIMEOUT ${R_TIMEOUT} COST ${R_TIMEOUT} ENVIRONMENT OMP_WAIT_POLICY=passive)
   if(R_LABELS)
     list(APPEND _properties LABELS "${R_LABELS}")
   endif()
   if("threads" IN_LIST R_LABELS)
     add_dependencies(threads_tests ${R_NAME})
-  elseif("memory" IN_LIST R_LABELS)
-    add_dependencies(memory_tests ${R_NAME})
   endif()
   gtest_discover_tests(${R_NAME} DISCOVERY_MODE PRE_TEST PROPERTIES ${_properties})
 endfunction()

@@ -13,13 +13,8 @@ namespace adder::tests {
 namespace {
 
 constexpr int64_t kSteps = 40;
-#ifdef ADDER_LONG_KILLS
-constexpr int kTimedKills = 20;
-constexpr int kCallKills = 20;
-#else
 constexpr int kTimedKills = 5;
 constexpr int kCallKills = 5;
-#endif
 
 struct Tally {
   int kills = 0;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/simd_targets.h"
+#include "measure/evaluation.h"
 #include "measure/tensors.h"
 #include "measure/variant.h"
 
@@ -59,11 +60,7 @@ struct Product {
     Guarded<TC> c(rows * shape.n);
     args.c = c.data();
     args.ldc = shape.n;
-    Arena arena(int64_t{64} << 20);
-    Context context;
-    context.threads = threads;
-    context.arena = &arena;
-    gemm(context, part, args, {line, 0});
+    measure::run_planned(threads, [&](Context& context) { gemm(context, part, args, {line, 0}); });
     return c;
   }
   Guarded<TC> run(const char* line, int threads) { return run(line, threads, 0, shape.m); }
