@@ -12,19 +12,27 @@
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE {
 
-double read_stream_loop(const std::byte* from, int64_t bytes) {
+// Four words a step, `stride` floats apart.
+inline double read_words(const float* data, int64_t count, int64_t step, int64_t stride) {
   const Words<float> d;
-  const auto* data = reinterpret_cast<const float*>(from);
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  const int64_t count = bytes / static_cast<int64_t>(sizeof(float));
   auto a0 = hn::Zero(d), a1 = a0, a2 = a0, a3 = a0;
-  for (int64_t i = 0; i < count; i += 4 * lanes) {
+  for (int64_t i = 0; i < count; i += step) {
     a0 = hn::Add(a0, hn::LoadU(d, data + i));
-    a1 = hn::Add(a1, hn::LoadU(d, data + i + lanes));
-    a2 = hn::Add(a2, hn::LoadU(d, data + i + 2 * lanes));
-    a3 = hn::Add(a3, hn::LoadU(d, data + i + 3 * lanes));
+    a1 = hn::Add(a1, hn::LoadU(d, data + i + stride));
+    a2 = hn::Add(a2, hn::LoadU(d, data + i + 2 * stride));
+    a3 = hn::Add(a3, hn::LoadU(d, data + i + 3 * stride));
   }
   return static_cast<double>(hn::GetLane(hn::Add(hn::Add(a0, a1), hn::Add(a2, a3))));
+}
+double read_stream_loop(const std::byte* from, int64_t bytes) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(Words<float>()));
+  const int64_t count = bytes / static_cast<int64_t>(sizeof(float));
+  return read_words(reinterpret_cast<const float*>(from), count, 4 * lanes, lanes);
+}
+double read_four_streams_loop(const std::byte* from, int64_t bytes) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(Words<float>()));
+  const int64_t quarter = bytes / static_cast<int64_t>(4 * sizeof(float));
+  return read_words(reinterpret_cast<const float*>(from), quarter, lanes, quarter);
 }
 
 void copy_stream_loop(const std::byte* from, std::byte* to, int64_t bytes) {
@@ -110,6 +118,7 @@ HWY_AFTER_NAMESPACE();
 namespace adder {
 
 HWY_EXPORT(read_stream_loop);
+HWY_EXPORT(read_four_streams_loop);
 HWY_EXPORT(copy_stream_loop);
 HWY_EXPORT(multiply_adds_loop_f32);
 HWY_EXPORT(multiply_adds_loop_f64);
@@ -120,6 +129,9 @@ namespace measure {
 
 double read_stream(const std::byte* from, int64_t bytes) {
   return HWY_DYNAMIC_DISPATCH(read_stream_loop)(from, bytes);
+}
+double read_four_streams(const std::byte* from, int64_t bytes) {
+  return HWY_DYNAMIC_DISPATCH(read_four_streams_loop)(from, bytes);
 }
 void copy_stream(const std::byte* from, std::byte* to, int64_t bytes) {
   HWY_DYNAMIC_DISPATCH(copy_stream_loop)(from, to, bytes);

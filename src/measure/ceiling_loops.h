@@ -10,6 +10,8 @@ namespace adder::measure {
 
 /// Reads `bytes` (a multiple of 4096) once, front to back.
 double read_stream(const std::byte* from, int64_t bytes);
+/// The same as four streams side by side, a quarter of it each.
+double read_four_streams(const std::byte* from, int64_t bytes);
 /// Reads `bytes` and writes as many, past the caches where the target has such stores.
 void copy_stream(const std::byte* from, std::byte* to, int64_t bytes);
 
@@ -17,8 +19,8 @@ void copy_stream(const std::byte* from, std::byte* to, int64_t bytes);
 /// floating-point operations done (two a lane) and stores a value into *sink.
 double multiply_adds_f32(int64_t rounds, double* sink);
 double multiply_adds_f64(int64_t rounds, double* sink);
-/// 2^x of core/simd-inl.h over an array in the first-level cache. Returns the number of
-/// exponentials.
+/// The cheapest exponential that the engine has, over an array in the first-level cache. Returns
+/// the number of exponentials.
 double exponentials_f32(int64_t rounds, double* sink);
 double exponentials_f64(int64_t rounds, double* sink);
 

@@ -39,11 +39,11 @@ struct Floor {
   double us = 0;
   const char* bound = "";  // "bytes", or the larger part of the arithmetic: "flops" or "exps"
 };
-/// The shortest time that the machine allows for `cost`: bytes may move while numbers are computed,
+/// The shortest time that the machine allows for `cost`. Bytes may move while numbers are computed,
 /// but an exponential is a polynomial on the ports of the multiply-adds, so their times add up
 /// (measured on an AVX-512 machine: 64 exponentials 5.1 ns, 48 multiply-adds of a word 7.1 ns, both
-/// in one loop 12.2 ns). Products on matrix units have ports of their own. `arithmetic`: the type whose operations
-/// count (f32 for a bf16 kernel that computes in f32).
+/// in one loop 12.2 ns). Products on matrix units have ports of their own. `arithmetic`: the type
+/// whose operations count (f32 for a bf16 kernel that computes in f32).
 Floor floor_of(const Cost& cost, Dtype arithmetic, int threads);
 
 /// One line a figure, for people.
