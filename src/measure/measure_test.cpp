@@ -100,6 +100,8 @@ TEST(Guarded, IsPoisonedAndMisaligned) {
   const Guarded<float> array(5);
   for (const double x : array.widened()) EXPECT_TRUE(std::isnan(x));
   EXPECT_EQ(reinterpret_cast<uintptr_t>(array.data()) % 64, sizeof(float));
+  const ArenaLayout layout;
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(Guarded<float>(5).data()) % 64, 0u);
 }
 
 TEST(Timing, MedianOfUnevenRuns) {

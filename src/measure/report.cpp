@@ -8,6 +8,7 @@
 
 #include "core/simd_targets.h"
 #include "measure/machine.h"
+#include "measure/tensors.h"
 #include "measure/timing.h"
 
 namespace adder::measure {
@@ -103,6 +104,7 @@ class ReferenceTimes {
 // Times a row that is not refused or skipped.
 void time_row(const Variant& variant, const BenchOptions& options, ReferenceTimes& references,
               BenchRow& row) {
+  const ArenaLayout layout;
   const auto prepared = variant.prepare({row.threads, 1});
   const Timing timing = time_runs([&] { prepared->run(); }, 20, options.min_seconds,
                                   std::max(5 * options.min_seconds, 1.0));

@@ -1,6 +1,7 @@
 // Arrays for tests and benches: guarded by canaries, poisoned, misaligned on demand.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -8,6 +9,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "core/buffer.h"
 #include "core/dtype.h"
 #include "core/rng.h"
 #include "measure/compare.h"
@@ -27,31 +29,52 @@ T from_double(double value) {
   }
 }
 
+/// While one lives, the arrays that this thread makes begin on a cache line, as those of the arena
+/// do, which is what the engine's kernels get: for timing.
+class ArenaLayout {
+ public:
+  ArenaLayout() { ++lives_; }
+  ~ArenaLayout() { --lives_; }
+  ArenaLayout(const ArenaLayout&) = delete;
+  ArenaLayout& operator=(const ArenaLayout&) = delete;
+  static bool on() { return lives_ > 0; }
+
+ private:
+  static inline thread_local int lives_ = 0;
+};
+
 /// `count` elements between two rings of canaries. Starts poisoned (NaN for floating types), one
-/// element past a 64-byte boundary, so that aligned loads of the kernel would fault or be seen.
+/// element past a 64-byte boundary, so that aligned loads of the kernel would fault or be seen
+/// (ArenaLayout: on the boundary). Large arrays stand on huge pages, as core/buffer.h has it.
 template <class T>
 class Guarded {
  public:
   explicit Guarded(int64_t count = 0)
-      : count_(count), storage_(static_cast<size_t>(count) + 2 * kRing + 128 / sizeof(T)) {
-    auto address = reinterpret_cast<uintptr_t>(storage_.data() + kRing);
-    const uintptr_t aligned = (address + 63) / 64 * 64;
-    first_ = kRing + (aligned - address) / sizeof(T) + 1;
-    std::memset(static_cast<void*>(storage_.data()), 0xA5, storage_.size() * sizeof(T));
+      : count_(count),
+        storage_((count + 2 * kRing) * static_cast<int64_t>(sizeof(T)) + kAlignment),
+        first_(kRing + (ArenaLayout::on() ? 0 : 1)) {
+    std::memset(storage_.data(), 0xA5, static_cast<size_t>(storage_.bytes()));
     std::memset(static_cast<void*>(data()), 0xFF, static_cast<size_t>(count_) * sizeof(T));
   }
-  T* data() { return storage_.data() + first_; }
-  const T* data() const { return storage_.data() + first_; }
+  Guarded(const Guarded& other) : Guarded(other.count_) {
+    std::copy_n(other.data(), count_, data());
+  }
+  Guarded(Guarded&&) = default;
+  Guarded& operator=(const Guarded& other) { return *this = Guarded(other); }
+  Guarded& operator=(Guarded&&) = default;
+
+  T* data() { return storage_.template as<T>() + first_; }
+  const T* data() const { return storage_.template as<T>() + first_; }
   int64_t count() const { return count_; }
   T& operator[](int64_t i) { return data()[i]; }
   const T& operator[](int64_t i) const { return data()[i]; }
 
   /// True while nobody wrote outside the array.
   bool intact() const {
-    const auto* bytes = reinterpret_cast<const unsigned char*>(storage_.data());
-    const size_t begin = first_ * sizeof(T);
-    const size_t end = (first_ + static_cast<size_t>(count_)) * sizeof(T);
-    for (size_t i = 0; i < storage_.size() * sizeof(T); ++i) {
+    const auto* bytes = storage_.template as<const unsigned char>();
+    const int64_t begin = first_ * static_cast<int64_t>(sizeof(T));
+    const int64_t end = (first_ + count_) * static_cast<int64_t>(sizeof(T));
+    for (int64_t i = 0; i < storage_.bytes(); ++i) {
       if ((i < begin || i >= end) && bytes[i] != 0xA5) return false;
     }
     return true;
@@ -73,10 +96,10 @@ class Guarded {
   }
 
  private:
-  static constexpr size_t kRing = 64;
+  static constexpr int64_t kRing = 64;  // elements; a whole number of cache lines
   int64_t count_;
-  std::vector<T> storage_;
-  size_t first_ = 0;
+  Buffer storage_;
+  int64_t first_;
 };
 
 /// Uniform in [low, high); `name` picks the random stream, so arrays do not share values.
