@@ -43,7 +43,7 @@ TEST(SsdLaw, ChunkLengthDoesNotMatter) {
 
 // Lengths around the chunk against the sequential reference.
 TEST(SsdLaw, AnyLength) {
-  for (const int64_t len : {0, 1, 15, 16, 17, 32, 49, 131}) {
+  for (const int64_t len : {0, 1, 15, 16, 17, 32, 49, 131, 1050}) {
     const SsdShape shape = sizes(len, 3, 4, 7, 3);
     Call<double> expected(shape);
     ref::ssd_forward(expected.shape, expected.forward());

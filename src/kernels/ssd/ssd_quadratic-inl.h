@@ -72,6 +72,11 @@ void exponentials(const C* from, int64_t count, C* to) {
   }
 }
 
+template <class C>
+void clear(Matrix<C> m, int64_t rows, int64_t cols) {
+  for (int64_t i = 0; i < rows; ++i) std::fill_n(m.row(i), cols, C(0));
+}
+
 /// row t of m *= scale[t], all columns.
 template <class C>
 void scale_rows(Matrix<C> m, int64_t rows, const C* scale) {
@@ -149,20 +154,41 @@ void enter_group(const SsdShape& shape, const SsdInputs<T>& in, const TokenView<
 // ---- decays --------------------------------------------------------------------------------------
 
 /// Decays of a block of rows: (kBlock, kBlock) at the columns from `first` on, row[k] column[c]
-/// elsewhere.
+/// elsewhere. A view of scratch that belongs to a slot and a head.
 template <class C>
 struct BlockDecays {
   int64_t rows;
-  int64_t cols;   // that matter
-  int64_t first;  // column of the diagonal block
+  int64_t cols = 0;   // that matter
+  int64_t first = 0;  // column of the diagonal block
   Matrix<C> diagonal;
-  HWY_ALIGN C row[kBlock];
-  C* column;  // (cols, whole words)
+  C* row;       // (kBlock)
+  C* row_sums;  // (kBlock): of what crosses
+  C* column;    // (cols, whole words)
+
+  BlockDecays(const QuadraticSpace<C>& space, int64_t slot, int64_t head_in_group, int64_t count)
+      : rows(count) {
+    const int64_t at = slot * space.group_heads + head_in_group;
+    diagonal = {space.diagonal + at * kBlock * kBlock, kBlock};
+    row = space.rows + at * 2 * kBlock;
+    row_sums = row + kBlock;
+    column = space.columns + at * space.tokens;
+  }
+};
+
+/// Columns [begin, end) of a block of rows.
+struct Strip {
+  int64_t begin;
+  int64_t end;
+  template <class C>
+  int64_t whole() const {
+    return whole_words<C>(end - begin);
+  }
 };
 
 /// L of rows i in [begin, begin + rows), columns j in [0, begin + rows), times delta_j.
 template <class C>
 void decays_before(const C* logs, const C* delta, int64_t begin, BlockDecays<C>* out) {
+  std::fill_n(out->row_sums, kBlock, C(0));
   out->first = begin;
   out->cols = begin + out->rows;
   C sum = 0;
@@ -213,27 +239,26 @@ void decays_after(const C* logs, int64_t begin, int64_t count, BlockDecays<C>* o
   }
 }
 
-/// to (+)= from o decays, row k times scale[k] where given; columns past decays.cols in the last
-/// word become 0.
+/// to (+)= from o decays in the columns of a strip, row k times scale[k] where given; columns past
+/// decays.cols in the last word become 0.
 template <bool kAdd, class C>
-void apply_decays(const BlockDecays<C>& decays, Matrix<C> from, const C* scale, Matrix<C> to) {
+void apply_decays(const BlockDecays<C>& decays, const Strip& strip, Matrix<C> from, const C* scale,
+                  Matrix<C> to) {
   const Words<C> d;
-  const int64_t whole = whole_words<C>(decays.cols);
   for (int64_t k = 0; k < decays.rows; ++k) {
     const C factor = scale != nullptr ? scale[k] : C(1);
     const auto row = hn::Set(d, decays.row[k] * factor), same = hn::Set(d, factor);
     const C* in = from.row(k);
     C* out = to.row(k);
-    for (int64_t c = 0; c < whole; c += kLanes<C>) {
+    for (int64_t c = strip.begin; c < strip.end;
+         c += kLanes<C>, in += kLanes<C>, out += kLanes<C>) {
       const bool diagonal = c >= decays.first && c < decays.first + kBlock;
       auto word = diagonal ? hn::Mul(same, hn::Load(d, decays.diagonal.row(k) + c - decays.first))
                            : hn::Mul(row, hn::Load(d, decays.column + c));
-      if (c + kLanes<C> > decays.cols) {  // scores past the end may be anything
-        word = hn::Mul(word, load_n(d, in + c, static_cast<size_t>(decays.cols - c)));
-      } else {
-        word = hn::Mul(word, hn::Load(d, in + c));
-      }
-      hn::Store(kAdd ? hn::Add(hn::Load(d, out + c), word) : word, d, out + c);
+      // Scores past the end may be anything.
+      const auto left = static_cast<size_t>(HWY_MIN(kLanes<C>, decays.cols - c));
+      word = hn::Mul(word, load_n(d, in, left));
+      hn::Store(kAdd ? hn::Add(hn::Load(d, out), word) : word, d, out);
     }
   }
 }

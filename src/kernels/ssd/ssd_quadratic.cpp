@@ -71,35 +71,48 @@ class ForwardSequence {
 
   /// Rows [begin, begin + kBlock) of y, for all heads of the group.
   void output_block(int64_t group, int64_t slot, int64_t begin) {
-    BlockDecays<C> decays;
-    decays.rows = HWY_MIN(kBlock, count() - begin);
-    decays.diagonal = {space_.diagonal + slot * kBlock * kBlock, kBlock};
-    decays.column = space_.columns + slot * space_.tokens;
-    const int64_t cols = begin + decays.rows;
+    const int64_t rows = HWY_MIN(kBlock, count() - begin), cols = begin + rows;
     const Matrix<C> scores = space_.block(space_.scores, slot);
     const Matrix<C> form = space_.block(space_.form, slot);
     const Matrix<C> weights = space_.token_states(space_.weights, group).from(begin);
-    multiply(decays.rows, whole_words<C>(cols), shape_.state, weights,
-             space_.state_tokens(space_.Bt, group), scores, false);
     for (int64_t h = 0; h < group_heads(); ++h) {
       const int64_t head = group * group_heads() + h;
-      const Matrix<C> y = space_.token_channels(space_.y, head).from(begin);
+      BlockDecays<C> decays(space_, slot, h, rows);
       decays_before(space_.by_head(space_.log_decay, head), space_.by_head(space_.delta, head),
                     begin, &decays);
-      apply_decays<false>(decays, scores, static_cast<const C*>(nullptr), form);
-      const bool carried = args_.in.h0 != nullptr;
-      if (carried) {
-        multiply(decays.rows, space_.channels, shape_.state, weights,
-                 space_.state_channels(space_.h0t, head), y, false);
-        scale_rows(y, decays.rows, space_.by_head(space_.entering, head) + begin);
-      }
-      multiply(decays.rows, space_.channels, cols, form, space_.token_channels(space_.x, head), y,
-               carried);
-      Run rows = run_of(head);
-      rows.begin += begin;
-      rows.count = decays.rows;
-      recurrent::finish_outputs(shape_, args_, rows, 0, shape_.head_dim, y.at, y.stride);
+      start_outputs(head, begin, rows, weights);
     }
+    for (int64_t c = 0; c < cols; c += ssd::kStrip) {
+      const Strip strip{c, HWY_MIN(c + ssd::kStrip, cols)};
+      multiply(rows, strip.whole<C>(), shape_.state, weights,
+               space_.state_tokens(space_.Bt, group).columns(c), scores, false);
+      for (int64_t h = 0; h < group_heads(); ++h) {
+        const int64_t head = group * group_heads() + h;
+        BlockDecays<C> decays(space_, slot, h, rows);
+        decays.first = begin;
+        decays.cols = cols;
+        apply_decays<false>(decays, strip, scores, static_cast<const C*>(nullptr), form);
+        multiply(rows, space_.channels, strip.end - c, form,
+                 space_.token_channels(space_.x, head).from(c),
+                 space_.token_channels(space_.y, head).from(begin), true);
+      }
+    }
+    for (int64_t h = 0; h < group_heads(); ++h) {
+      const Matrix<C> y = space_.token_channels(space_.y, group * group_heads() + h).from(begin);
+      Run block = run_of(group * group_heads() + h);
+      block.begin += begin;
+      block.count = rows;
+      recurrent::finish_outputs(shape_, args_, block, 0, shape_.head_dim, y.at, y.stride);
+    }
+  }
+
+  /// y = e^(sums) h0 C, or 0.
+  void start_outputs(int64_t head, int64_t begin, int64_t rows, Matrix<C> weights) const {
+    const Matrix<C> y = space_.token_channels(space_.y, head).from(begin);
+    if (args_.in.h0 == nullptr) return clear(y, rows, space_.channels);
+    multiply(rows, space_.channels, shape_.state, weights, space_.state_channels(space_.h0t, head),
+             y, false);
+    scale_rows(y, rows, space_.by_head(space_.entering, head) + begin);
   }
 
   /// Chunk after chunk: H = e^(sum of the chunk) H + sum_t e^(sum after t) delta_t x_t B_t^T.

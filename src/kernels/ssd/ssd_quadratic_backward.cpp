@@ -13,40 +13,45 @@
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE::quadratic {
 
-/// Adds E = scores o form to what crosses into each token m, for pairs j < m <= i:
-/// crossing[m] += sum over rows i >= m, columns j < m. E replaces `form` on the diagonal block, and
-/// form is added to `total` before.
+/// Adds E = scores o form of a strip to what crosses into each token m, for pairs j < m <= i:
+/// crossing[m] += sum over rows i >= m, columns j < m. Strips come from left to right; row_sums
+/// carries E of the columns before. E replaces `form` on the diagonal block; form is added to
+/// `total` before.
 template <class C>
-void add_crossing(const BlockDecays<C>& decays, Matrix<C> scores, Matrix<C> form, Matrix<C> total,
-                  C* column_sums, C* crossing) {
+void add_crossing(const BlockDecays<C>& decays, const Strip& strip, Matrix<C> scores,
+                  Matrix<C> form, Matrix<C> total, C* column_sums, C* crossing) {
   const Words<C> d;
-  const int64_t begin = decays.first;
-  std::fill_n(column_sums, begin, C(0));
+  const int64_t begin = decays.first, left = HWY_MIN(strip.end, begin) - strip.begin;
+  const bool diagonal = strip.end > begin;
+  C before = 0;
+  for (int64_t i = 0; i < decays.rows; ++i) before += decays.row_sums[i];
+  std::fill_n(column_sums, left, C(0));
   for (int64_t i = 0; i < decays.rows; ++i) {
     auto row_sum = hn::Zero(d);
-    for (int64_t j = 0; j < whole_words<C>(decays.cols); j += kLanes<C>) {
+    for (int64_t j = 0; j < strip.whole<C>(); j += kLanes<C>) {
       const auto word = hn::Load(d, form.row(i) + j);
       const auto e = hn::Mul(word, hn::Load(d, scores.row(i) + j));
       hn::Store(hn::Add(hn::Load(d, total.row(i) + j), word), d, total.row(i) + j);
-      if (j >= begin) {
+      if (j >= left) {
         hn::Store(e, d, form.row(i) + j);
         continue;
       }
       row_sum = hn::Add(row_sum, e);
       hn::Store(hn::Add(hn::Load(d, column_sums + j), e), d, column_sums + j);
     }
-    C prefix = hn::GetLane(hn::SumOfLanes(d, row_sum));
+    decays.row_sums[i] += hn::GetLane(hn::SumOfLanes(d, row_sum));
+    if (!diagonal) continue;
+    C prefix = decays.row_sums[i];
     for (int64_t m = 1; m <= i; ++m) {
-      prefix += form.row(i)[begin + m - 1];
+      prefix += form.row(i)[left + m - 1];
       crossing[begin + m] += prefix;
     }
   }
-  C prefix = 0;
-  for (int64_t m = 0; m < begin; ++m) {
-    crossing[m] += prefix;
-    prefix += column_sums[m];
+  for (int64_t m = 0; m < left; ++m) {
+    crossing[strip.begin + m] += before;
+    before += column_sums[m];
   }
-  crossing[begin] += prefix;
+  if (diagonal) crossing[begin] += before;
 }
 
 /// One sequence.
@@ -127,48 +132,56 @@ class BackwardSequence {
     transpose(weights, count(), space_.states, space_.state_tokens(space_.weights_t, group));
   }
 
-  BlockDecays<C> block_decays(int64_t slot, int64_t begin) const {
-    BlockDecays<C> decays;
-    decays.rows = HWY_MIN(kBlock, count() - begin);
-    decays.diagonal = {space_.diagonal + slot * kBlock * kBlock, kBlock};
-    decays.column = space_.columns + slot * space_.tokens;
-    return decays;
-  }
-  void clear(Matrix<C> m, int64_t rows, int64_t cols) const {
-    for (int64_t i = 0; i < rows; ++i) std::fill_n(m.row(i), cols, C(0));
-  }
-
   /// dC of the rows; y of them where it is needed; pairs of tokens, and h0, crossing.
   void rows_block(int64_t group, int64_t slot, int64_t begin) {
-    BlockDecays<C> decays = block_decays(slot, begin);
-    const int64_t cols = begin + decays.rows, whole = whole_words<C>(cols);
+    const int64_t rows = HWY_MIN(kBlock, count() - begin), cols = begin + rows;
+    const Matrix<C> weights = space_.token_states(space_.weights, group).from(begin);
+    const Matrix<C> dC = space_.token_states(space_.dC, group).from(begin);
+    clear(dC, rows, space_.states);
+    for (int64_t h = 0; h < group_heads(); ++h) {
+      const int64_t head = group * group_heads() + h;
+      BlockDecays<C> decays(space_, slot, h, rows);
+      decays_before(space_.by_head(space_.log_decay, head), space_.by_head(space_.delta, head),
+                    begin, &decays);
+      if (enters()) {
+        cross_from_h0(head, slot, begin, rows, weights, dC);
+      } else if (args_.in.z) {
+        clear(space_.token_channels(space_.y, head).from(begin), rows, space_.channels);
+      }
+    }
+    const Matrix<C> scores = space_.block(space_.scores, slot);
+    const Matrix<C> total = space_.block(space_.group_form, slot);
+    for (int64_t c = 0; c < cols; c += ssd::kStrip) {
+      const Strip strip{c, HWY_MIN(c + ssd::kStrip, cols)};
+      multiply(rows, strip.whole<C>(), shape_.state, weights,
+               space_.state_tokens(space_.Bt, group).columns(c), scores, false);
+      clear(total, rows, strip.whole<C>());
+      for (int64_t h = 0; h < group_heads(); ++h) {
+        BlockDecays<C> decays(space_, slot, h, rows);
+        decays.first = begin;
+        decays.cols = cols;
+        rows_strip(decays, strip, group * group_heads() + h, slot);
+      }
+      multiply(rows, space_.states, strip.end - c, total,
+               space_.token_states(space_.B, group).from(c), dC, true);
+    }
+  }
+  void rows_strip(const BlockDecays<C>& decays, const Strip& strip, int64_t head, int64_t slot) {
     const Matrix<C> scores = space_.block(space_.scores, slot);
     const Matrix<C> products = space_.block(space_.products, slot);
     const Matrix<C> form = space_.block(space_.form, slot);
-    const Matrix<C> total = space_.block(space_.group_form, slot);
-    const Matrix<C> weights = space_.token_states(space_.weights, group).from(begin);
-    const Matrix<C> dC = space_.token_states(space_.dC, group).from(begin);
-    multiply(decays.rows, whole, shape_.state, weights, space_.state_tokens(space_.Bt, group),
-             scores, false);
-    clear(total, decays.rows, whole);
-    clear(dC, decays.rows, space_.states);
-    for (int64_t head = group * group_heads(); head < (group + 1) * group_heads(); ++head) {
-      const Matrix<C> gy = space_.token_channels(space_.gy, head).from(begin);
-      multiply(decays.rows, whole, shape_.head_dim, gy, space_.channel_tokens(space_.xt, head),
-               products, false);
-      decays_before(space_.by_head(space_.log_decay, head), space_.by_head(space_.delta, head),
-                    begin, &decays);
-      apply_decays<false>(decays, products, static_cast<const C*>(nullptr), form);
-      add_crossing(decays, scores, form, total, space_.column_sums + slot * space_.tokens,
-                   space_.slot_sums(slot, head, shape_.heads));
-      if (enters()) cross_from_h0(head, slot, begin, decays.rows, weights, dC);
-      if (!args_.in.z) continue;
-      apply_decays<false>(decays, scores, static_cast<const C*>(nullptr), form);
-      multiply(decays.rows, space_.channels, cols, form, space_.token_channels(space_.x, head),
-               space_.token_channels(space_.y, head).from(begin), enters());
-    }
-    multiply(decays.rows, space_.states, cols, total, space_.token_states(space_.B, group), dC,
-             true);
+    const Matrix<C> gy = space_.token_channels(space_.gy, head).from(decays.first);
+    multiply(decays.rows, strip.whole<C>(), shape_.head_dim, gy,
+             space_.channel_tokens(space_.xt, head).columns(strip.begin), products, false);
+    apply_decays<false>(decays, strip, products, static_cast<const C*>(nullptr), form);
+    add_crossing(decays, strip, scores, form, space_.block(space_.group_form, slot),
+                 space_.column_sums + slot * ssd::kStrip,
+                 space_.slot_sums(slot, head, shape_.heads));
+    if (!args_.in.z) return;
+    apply_decays<false>(decays, strip, scores, static_cast<const C*>(nullptr), form);
+    multiply(decays.rows, space_.channels, strip.end - strip.begin, form,
+             space_.token_channels(space_.x, head).from(strip.begin),
+             space_.token_channels(space_.y, head).from(decays.first), true);
   }
 
   /// y = e^(sums) h0 C, its part of what crosses, and its part of dC.
@@ -192,32 +205,50 @@ class BackwardSequence {
 
   /// v and dB of the columns [begin, begin + kBlock), rows from begin on.
   void columns_block(int64_t group, int64_t slot, int64_t begin) {
-    BlockDecays<C> decays = block_decays(slot, begin);
-    const int64_t cols = count() - begin, whole = whole_words<C>(cols);
-    const Matrix<C> scores = space_.block(space_.scores, slot);
-    const Matrix<C> products = space_.block(space_.products, slot);
-    const Matrix<C> form = space_.block(space_.form, slot);
-    const Matrix<C> total = space_.block(space_.group_form, slot);
+    const int64_t rows = HWY_MIN(kBlock, count() - begin), cols = count() - begin;
     const Matrix<C> B = space_.token_states(space_.B, group).from(begin);
     const Matrix<C> dB = space_.token_states(space_.dB, group).from(begin);
-    multiply(decays.rows, whole, shape_.state, B,
-             space_.state_tokens(space_.weights_t, group).columns(begin), scores, false);
-    clear(total, decays.rows, whole);
-    clear(dB, decays.rows, space_.states);
-    for (int64_t head = group * group_heads(); head < (group + 1) * group_heads(); ++head) {
-      const Matrix<C> v = space_.token_channels(space_.v, head).from(begin);
+    clear(dB, rows, space_.states);
+    for (int64_t h = 0; h < group_heads(); ++h) {
+      const int64_t head = group * group_heads() + h;
+      BlockDecays<C> decays(space_, slot, h, rows);
       decays_after(space_.by_head(space_.log_decay, head), begin, count(), &decays);
-      if (leaves()) cross_to_end(head, slot, begin, decays.rows, B, dB);
-      apply_decays<false>(decays, scores, static_cast<const C*>(nullptr), form);
-      multiply(decays.rows, space_.channels, cols, form,
-               space_.token_channels(space_.gy, head).from(begin), v, leaves());
-      multiply(decays.rows, whole, shape_.head_dim,
-               space_.token_channels(space_.x, head).from(begin),
-               space_.channel_tokens(space_.gyt, head).columns(begin), products, false);
-      apply_decays<true>(decays, products, space_.by_head(space_.delta, head) + begin, total);
+      if (leaves()) {
+        cross_to_end(head, slot, begin, rows, B, dB);
+      } else {
+        clear(space_.token_channels(space_.v, head).from(begin), rows, space_.channels);
+      }
     }
-    multiply(decays.rows, space_.states, cols, total,
-             space_.token_states(space_.weights, group).from(begin), dB, true);
+    const Matrix<C> scores = space_.block(space_.scores, slot);
+    const Matrix<C> total = space_.block(space_.group_form, slot);
+    for (int64_t c = 0; c < cols; c += ssd::kStrip) {
+      const Strip strip{c, HWY_MIN(c + ssd::kStrip, cols)};
+      multiply(rows, strip.whole<C>(), shape_.state, B,
+               space_.state_tokens(space_.weights_t, group).columns(begin + c), scores, false);
+      clear(total, rows, strip.whole<C>());
+      for (int64_t h = 0; h < group_heads(); ++h) {
+        BlockDecays<C> decays(space_, slot, h, rows);
+        decays.cols = cols;
+        columns_strip(decays, strip, group * group_heads() + h, slot, begin);
+      }
+      multiply(rows, space_.states, strip.end - c, total,
+               space_.token_states(space_.weights, group).from(begin + c), dB, true);
+    }
+  }
+  void columns_strip(const BlockDecays<C>& decays, const Strip& strip, int64_t head, int64_t slot,
+                     int64_t begin) {
+    const Matrix<C> products = space_.block(space_.products, slot);
+    const Matrix<C> form = space_.block(space_.form, slot);
+    apply_decays<false>(decays, strip, space_.block(space_.scores, slot),
+                        static_cast<const C*>(nullptr), form);
+    multiply(decays.rows, space_.channels, strip.end - strip.begin, form,
+             space_.token_channels(space_.gy, head).from(begin + strip.begin),
+             space_.token_channels(space_.v, head).from(begin), true);
+    multiply(decays.rows, strip.whole<C>(), shape_.head_dim,
+             space_.token_channels(space_.x, head).from(begin),
+             space_.channel_tokens(space_.gyt, head).columns(begin + strip.begin), products, false);
+    apply_decays<true>(decays, strip, products, space_.by_head(space_.delta, head) + begin,
+                       space_.block(space_.group_form, slot));
   }
 
   /// v = e^(sums after j) U B, its part of what crosses, and its part of dB.
