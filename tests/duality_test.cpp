@@ -1,6 +1,6 @@
 // The duality of Mamba-2 (arXiv 2405.21060; docs/duality.md): the recurrence, the masked matrix and
-// the block decomposition are one operator, and the S6 scan with A shared by a head is that operator
-// too. Everything in double.
+// the block decomposition are one operator, and the S6 scan with A shared by a head is that
+// operator too. Everything in double.
 #include <gtest/gtest.h>
 
 #include <array>

@@ -3,7 +3,7 @@
 //
 // L_ij = e^(sum of delta A over (j, i]) for j <= i. With the block's rows [r, r + n): where j < r
 // the sum splits at r into two sums that both begin there, so that each exponent is <= 0, nothing
-// cancels, and a block needs one exponential a token. On the diagonal each sum is formed for itself.
+// cancels, and a block needs one exponential a token. On the diagonal each sum stands alone.
 
 // Per-target include guard (Highway's toggle pattern).
 #if defined(ADDER_SSD_QUADRATIC_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -151,7 +151,7 @@ void enter_group(const SsdShape& shape, const SsdInputs<T>& in, const TokenView<
   recurrent::state_rows(shape, in, view, run, 0, rows.stride, rows.at);
 }
 
-// ---- decays --------------------------------------------------------------------------------------
+// ---- decays ------------------------------------------------------------------------------------
 
 /// Decays of a block of rows: (kBlock, kBlock) at the columns from `first` on, row[k] column[c]
 /// elsewhere. A view of scratch that belongs to a slot and a head.

@@ -1,5 +1,5 @@
-// Line "quadratic", backward: math.md 4.4 with the whole sequence as one chunk. A block of rows i of
-// the matrix gives dC, y and what crosses between tokens; a block of its columns j gives v and dB.
+// Line "quadratic", backward: math.md 4.4 with the whole sequence as one chunk. A block of rows i
+// of the matrix gives dC, y and what crosses between tokens; one of its columns j gives v and dB.
 #include "core/subnormals.h"
 #include "kernels/ssd/ssd_lines.h"
 

@@ -146,7 +146,7 @@ void channel_rows(const SsdInputs<T>& in, const TokenView<const T>& view, const 
   }
 }
 
-// ---- sums over lanes -----------------------------------------------------------------------------
+// ---- sums over lanes -------------------------------------------------------------------------
 
 /// The sums over the lanes of four words, in a fixed order.
 #if HWY_TARGET != HWY_SCALAR
