@@ -96,6 +96,20 @@ void aim_ahead(const BackwardJob<T>& job, const s6::Segment& segment, const Run&
   }
 }
 
+/// The inputs of one word in the chunk that a segment begins with: nobody has fetched them.
+template <class T>
+void fetch_inputs(const S6Backward<T>& args, const Run& run, const Lane& lane,
+                  const void* nothing) {
+  if (args.in.order != nullptr) return;
+  const Ahead views[] = {Ahead::of(args.in.u, run, lane.channel, nothing),
+                         Ahead::of(args.in.dt, run, lane.channel, nothing),
+                         Ahead::of(args.in.z, run, lane.channel, nothing),
+                         Ahead::of(args.gy, run, lane.channel, nothing)};
+  for (int64_t t = 0; t < run.count; ++t) {
+    for (const Ahead& view : views) view.fetch(t);
+  }
+}
+
 /// The block that starts at `state`, for all words of the tile; a word's rows are prepared before
 /// its first block and used up after its last one, while they are in L1.
 template <class T, class C>
@@ -106,6 +120,9 @@ void backward_block(const BackwardJob<T>& job, const s6::Segment& segment, const
   const int64_t saved = saved_index(job, segment, run);
   for (int64_t w = 0; w < tile.words; ++w) {
     const Lane lane = lane_of<T>(tile, w);
+    if (state == 0 && run.begin + run.count == segment.end && w + 1 < tile.words) {
+      fetch_inputs(*job.args, run, lane_of<T>(tile, w + 1), job.a2);
+    }
     if (state == 0) prepare_rows(shape.softplus, *job.args, run, lane, &words[w]);
     HWY_ALIGN C h[StateRow<C>::kSize];
     words_from_rows(state_row(job.args->saved, shape, saved, lane.channel) + state, shape.state,
