@@ -103,13 +103,13 @@ HWY_INLINE void tile_block(const TileProduct<C>& p, int64_t i, int64_t j) {
   }
   const auto scale = hn::Set(d, p.scale), base_scale = hn::Set(d, p.base_scale);
   C* out = p.out + i * p.out_row + j;
-  const C* base = p.base + i * p.base_row + j;
+  const C* base = p.base != nullptr ? p.base + i * p.base_row + j : nullptr;
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (int w = 0; w < kWords; ++w) {
       auto value = hn::Mul(scale, sum[r][w]);
-      if (p.base != nullptr) {
+      if (base != nullptr) {
         value = hn::MulAdd(base_scale, hn::LoadU(d, base + r * p.base_row + w * lanes), value);
       }
       hn::StoreU(value, d, out + r * p.out_row + w * lanes);
