@@ -80,6 +80,7 @@ struct Problem {
   Problem<double> wide() const {
     using U = double;
     Problem<U> out(given);
+    out.row_gap = row_gap;
     out.x = x.template converted<U>();
     out.gy = gy.template converted<U>();
     out.w = w.template converted<U>();
@@ -94,11 +95,11 @@ struct Problem {
   }
 
   int64_t tokens() const {
-    return given.shape.batch * (given.shape.len * given.token_stride() + 3);
+    return given.shape.batch * (given.shape.len * given.token_stride() + row_gap);
   }
   template <class U>
   TokenView<U> view(U* data) const {
-    return {data, given.shape.len * given.token_stride() + 3, given.token_stride(),
+    return {data, given.shape.len * given.token_stride() + row_gap, given.token_stride(),
             given.channel_stride};
   }
   Conv1dInputs<T> inputs() const {
@@ -152,6 +153,7 @@ struct Problem {
   }
 
   Case given;
+  int64_t row_gap = batch_gap();
   Guarded<T> x, gy, y, dx;
   Guarded<Acc> w, bias, dw, dbias;
   Guarded<T> s0, sT, gsT, ds0;

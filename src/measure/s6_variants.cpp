@@ -68,8 +68,8 @@ struct Problem {
   using Case = measure::Case;
   explicit Problem(const Case& c) : given(c) {
     const S6Shape& shape = c.shape;
-    const int64_t tokens = shape.batch * (shape.len * c.token_stride() + 3);
-    const int64_t shared = shape.batch * (shape.len * c.shared_stride() + 3);
+    const int64_t tokens = shape.batch * (shape.len * c.token_stride() + row_gap);
+    const int64_t shared = shape.batch * (shape.len * c.shared_stride() + row_gap);
     for (auto* array : {&u, &dt, &z, &y, &gy, &du, &ddt, &dz}) *array = Guarded<T>(tokens);
     for (auto* array : {&B, &C, &dB, &dC}) *array = Guarded<T>(shared);
     for (auto* array : {&A, &dA}) *array = Guarded<Acc>(shape.dim * shape.state_numbers());
@@ -123,6 +123,7 @@ struct Problem {
 
   Problem<double> wide() const {
     Problem<double> out(given);
+    out.row_gap = row_gap;
     const auto copy = [](auto& to, const auto& from) { to = from.template converted<double>(); };
     copy(out.u, u), copy(out.dt, dt), copy(out.z, z), copy(out.gy, gy);
     copy(out.B, B), copy(out.C, C), copy(out.A, A), copy(out.D, D);
@@ -136,13 +137,13 @@ struct Problem {
 
   template <class U>
   TokenView<U> view(U* data) const {
-    return {data, given.shape.len * given.token_stride() + 3, given.token_stride(),
+    return {data, given.shape.len * given.token_stride() + row_gap, given.token_stride(),
             given.channel_stride};
   }
   template <class U>
   TokenView<U> shared(U* data) const {
     if (given.constant) return {data, 0, 0, 1};
-    return {data, given.shape.len * given.shared_stride() + 3, given.shared_stride(), 1};
+    return {data, given.shape.len * given.shared_stride() + row_gap, given.shared_stride(), 1};
   }
   S6Inputs<T> inputs() const {
     S6Inputs<T> in;
@@ -222,6 +223,7 @@ struct Problem {
   }
 
   Case given;
+  int64_t row_gap = batch_gap();
   Guarded<T> u, dt, z, y, gy, du, ddt, dz, B, C, dB, dC;
   Guarded<Acc> A, D, dt_bias, dA, dD, ddt_bias, h0, hT, ghT, dh0, saved;
   Guarded<int32_t> cu, index, order;

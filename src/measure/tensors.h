@@ -43,6 +43,9 @@ class ArenaLayout {
   static inline thread_local int lives_ = 0;
 };
 
+/// Elements after each batch row: with an odd number the rows are misaligned too.
+inline int64_t batch_gap() { return ArenaLayout::on() ? 0 : 3; }
+
 /// `count` elements between two rings of canaries. Starts poisoned (NaN for floating types), one
 /// element past a 64-byte boundary, so that aligned loads of the kernel would fault or be seen
 /// (ArenaLayout: on the boundary). Large arrays stand on huge pages, as core/buffer.h has it.
