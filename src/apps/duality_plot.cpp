@@ -56,6 +56,13 @@ std::string panel(const DualityCurves& curves, const char* prefix, const std::st
   return text + "\n";
 }
 
+void write_script(const std::string& script, const std::string& name) {
+  std::ofstream file(name);
+  file << script;
+  file.close();
+  if (!file) throw Error({"cannot be written", name, "a folder that can be written", "none"});
+}
+
 }  // namespace
 
 std::vector<Crossover> crossovers(const DualityCurves& curves) {
@@ -112,14 +119,15 @@ std::string duality_script(const DualityCurves& forward, const DualityCurves& tr
   return script;
 }
 
-void draw_duality(const std::string& script, const std::string& directory) {
+void open_plot_folder(const std::string& directory) {
   std::error_code failure;
   std::filesystem::create_directories(directory, failure);
+  write_script("", directory + "/duality.gp");
+}
+
+void draw_duality(const std::string& script, const std::string& directory) {
   const std::string name = directory + "/duality.gp";
-  std::ofstream file(name);
-  file << script;
-  file.close();
-  if (!file) throw Error({"cannot be written", name, "a folder that can be written", "none"});
+  write_script(script, name);
   // gnuplot writes where it runs, so that the script holds no path.
   std::string command = "cd \"$0\" && exec gnuplot duality.gp";
   char shell[] = "/bin/sh", option[] = "-c";

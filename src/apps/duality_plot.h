@@ -28,6 +28,9 @@ std::vector<Crossover> crossovers(const DualityCurves& curves);
 std::string duality_script(const DualityCurves& forward, const DualityCurves& training,
                            const std::string& title);
 
+/// Makes the folder if need be; throws Error when nothing can be written there.
+void open_plot_folder(const std::string& directory);
+
 /// Writes directory/duality.gp and runs gnuplot on it. Throws Error when that fails.
 void draw_duality(const std::string& script, const std::string& directory);
 
