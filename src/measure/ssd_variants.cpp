@@ -374,6 +374,7 @@ std::vector<Case> test_cases() {
 
 std::vector<Case> bench_cases() {
   return {{.shape = shape(8, 256, {8, 64, 64}), .state = false},
+          {.shape = shape(8, 256, {8, 64, 64, 1, ssd_chunk_for(64, 64)}), .state = false},
           {.shape = shape(1, 2048, {24, 64, 128, 1, 128}), .state = false},
           {.shape = shape(1, 1, {24, 64, 128}), .in_place = true, .saves = false},
           {.shape = shape(64, 1, {24, 64, 128}), .in_place = true, .saves = false}};
