@@ -36,7 +36,7 @@ TEST_F(DualityCommand, JsonLinesAndThePlot) {
       EXPECT_GT(line.find("training_counted")->as_double(), 0);
     }
     if (kind == "crossover") {
-      EXPECT_GE(line.find("len")->as_double(), 8);
+      EXPECT_GE(line.find("len")->as_double(), 1);
       EXPECT_LE(line.find("len")->as_double(), 128);
     }
     if (line.find("family") == nullptr || line.find("family")->as_string() != "ssd") continue;

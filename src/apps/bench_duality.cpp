@@ -111,7 +111,7 @@ struct Curves {
 
 std::vector<int64_t> lengths_of(const DualityOptions& options) {
   std::vector<int64_t> lengths;
-  for (int64_t len = 8; len <= options.longest; len *= 2) lengths.push_back(len);
+  for (int64_t len = 1; len <= options.longest; len *= 2) lengths.push_back(len);
   return lengths;
 }
 
@@ -132,8 +132,9 @@ Curves measure_lengths(const DualityOptions& options, Bench& bench) {
 }
 
 void print_curves(const DualityOptions& options, const Curves& curves) {
-  put_line(fmt::format("SSD, f32, 1 sequence, {} heads x {}, state {}, threads: {}; shortest run",
-                       kHeads, kHeadDim, kState, options.threads));
+  put_line(fmt::format(
+      "SSD, f32, 1 sequence with h0 and hT, {} heads x {}, state {}, threads: {}; shortest run",
+      kHeads, kHeadDim, kState, options.threads));
   put_line(fmt::format("{:>8} | {:>10} {:>10} {:>10} | {:>10} {:>10} {:>10}", "length", kForms[0],
                        kForms[1], kForms[2], kForms[0], kForms[1], kForms[2]));
   put_line(fmt::format("{:>8} | {:^32} | {:^32}", "", "forward", "forward and backward"));

@@ -9,7 +9,7 @@ namespace adder::apps {
 struct DualityOptions {
   int threads = 1;
   double min_seconds = 0.2;  // timed for each point
-  int64_t longest = 16384;   // tokens; lengths double from 8
+  int64_t longest = 16384;   // tokens; lengths double from 1
   bool json = false;
   std::string plot;  // folder of duality.svg and duality.png; empty: none
 };

@@ -1,5 +1,5 @@
 // The calls that `adder bench duality` times: SSD in one of its forms, and the S6 scan, on random
-// dense arrays as a model would hand them over.
+// dense arrays as a model would hand them over. A state enters and leaves, with gradients for both.
 #pragma once
 
 #include <algorithm>
@@ -65,9 +65,11 @@ class SsdCall {
     dA_.resize(A_.size());
     dD_.resize(D_.size());
     saved_.resize(static_cast<size_t>(shape.saved_elements()));
+    h0_ = random_values(shape.state_rows() * shape.state_elements(), "duality.h0", -1, 1);
+    hT_ = ghT_ = dh0_ = h0_;
   }
   void forward(Context& context, std::string_view line) {
-    SsdForward<float> args{inputs(), view(y_, shape.inner()), nullptr, saved_.data()};
+    SsdForward<float> args{inputs(), view(y_, shape.inner()), hT_.data(), saved_.data()};
     ssd_forward(context, shape, args, {.name = line});
   }
   void backward(Context& context, std::string_view line) {
@@ -81,6 +83,8 @@ class SsdCall {
     args.dC = view(dC_, shape.groups * shape.state);
     args.dA = dA_.data();
     args.dD = dD_.data();
+    args.ghT = ghT_.data();
+    args.dh0 = dh0_.data();
     ssd_backward(context, shape, args, {.name = line});
   }
 
@@ -98,9 +102,11 @@ class SsdCall {
     in.C = view(C_, shape.groups * shape.state);
     in.A = A_.data();
     in.D = D_.data();
+    in.h0 = h0_.data();
     return in;
   }
   std::vector<float> x_, gy_, B_, C_, dt_, A_, D_, y_, dx_, ddt_, dB_, dC_, dA_, dD_, saved_;
+  std::vector<float> h0_, hT_, ghT_, dh0_;
 };
 
 class S6Call {
@@ -119,9 +125,11 @@ class S6Call {
     dA_.resize(A_.size());
     dD_.resize(D_.size());
     saved_.resize(static_cast<size_t>(shape.saved_elements()));
+    h0_ = random_values(shape.state_rows() * shape.dim * shape.state, "duality.h0", -1, 1);
+    hT_ = ghT_ = dh0_ = h0_;
   }
   void forward(Context& context, std::string_view line) {
-    S6Forward<float> args{inputs(), view(y_, shape.dim), nullptr, saved_.data()};
+    S6Forward<float> args{inputs(), view(y_, shape.dim), hT_.data(), saved_.data()};
     s6_forward(context, shape, args, {.name = line});
   }
   void backward(Context& context, std::string_view line) {
@@ -135,6 +143,8 @@ class S6Call {
     args.dC = view(dC_, shape.groups * shape.state);
     args.dA = dA_.data();
     args.dD = dD_.data();
+    args.ghT = ghT_.data();
+    args.dh0 = dh0_.data();
     s6_backward(context, shape, args, {.name = line});
   }
 
@@ -152,9 +162,11 @@ class S6Call {
     in.C = view(C_, shape.groups * shape.state);
     in.A = A_.data();
     in.D = D_.data();
+    in.h0 = h0_.data();
     return in;
   }
   std::vector<float> u_, gy_, dt_, B_, C_, A_, D_, y_, du_, ddt_, dB_, dC_, dA_, dD_, saved_;
+  std::vector<float> h0_, hT_, ghT_, dh0_;
 };
 
 }  // namespace adder::apps

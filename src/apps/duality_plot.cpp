@@ -94,7 +94,8 @@ std::string duality_script(const DualityCurves& forward, const DualityCurves& tr
   std::string script = data_blocks(forward, "forward") + data_blocks(training, "training");
   script +=
       "set logscale xy\nset xlabel 'length [tokens]'\nset ylabel 'time [µs]'\n"
-      "set xtics ('8' 8, '32' 32, '128' 128, '512' 512, '2048' 2048, '8192' 8192, '32768' 32768)\n"
+      "set xtics ('1' 1, '4' 4, '16' 16, '64' 64, '256' 256, '1024' 1024, '4096' 4096, '16384' "
+      "16384, '65536' 65536)\n"
       "set format y '10^{%L}'\nset border 3 lc rgb '#555555'\n"
       "set tics nomirror out textcolor rgb '#333333'\n"
       "set grid xtics ytics lc rgb '#DDDDDD' lt 1 lw 1\n"

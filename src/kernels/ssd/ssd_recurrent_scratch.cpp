@@ -29,7 +29,7 @@ double recurrent_us(const Caps& caps, const SsdShape& shape, Direction direction
   const double words = static_cast<double>(ceil_div(shape.state, lanes) * shape.inner());
   const auto tokens = static_cast<double>(shape.batch * shape.len);
   const auto rows = static_cast<double>(shape.state_rows());
-  const double ns = words * (tokens * (backward ? 3.1 : 0.95) + rows * (backward ? 6.0 : 1.2));
+  const double ns = words * (tokens * (backward ? 3.1 : 0.95) + rows * (backward ? 6.0 : 4.0));
   const int64_t rounds = ceil_div(items, caps.threads);
   return 1.0 + ns * 1e-3 * static_cast<double>(rounds) / static_cast<double>(items);
 }
