@@ -105,7 +105,9 @@ class MambaSsm : public AdderTest {
     if (largest_entry(in.at("A")) <= 0) {
       const RunResult info = run({"info", "kernels", "--json"});
       for (const char* dtype : {"f64", "f32"}) {
-        for (const auto& line : line_names(info.out, "s6", dtype)) runs.emplace_back(dtype, line);
+        for (const auto& line : line_names(info.out, "s6", dtype)) {
+          if (line != "complex") runs.emplace_back(dtype, line);  // it takes complex tensors only
+        }
       }
     }
     for (const auto& [dtype, impl] : runs) {
