@@ -230,6 +230,9 @@ void Team::run(int threads, const TeamRegion& region) {
   if (failed_.load()) std::rethrow_exception(std::exchange(exception_, nullptr));
 }
 
+/// What a fork made useless, still reachable: leaked on purpose.
+std::atomic<const Team*> left_behind{nullptr};
+
 /// The team of one thread. A fork leaves it without members in the child: it is given up there, not
 /// freed, since threads that do not exist cannot be joined.
 class OwnTeam {
@@ -250,7 +253,8 @@ class OwnTeam {
 
  private:
   void give_up_after_fork() {
-    if (team_ != nullptr && born_ != forks.load()) static_cast<void>(team_.release());
+    if (team_ == nullptr || born_ == forks.load()) return;
+    left_behind.store(team_.release());
   }
 
   std::unique_ptr<Team> team_;

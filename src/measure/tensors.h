@@ -63,7 +63,10 @@ class Guarded {
     std::copy_n(other.data(), count_, data());
   }
   Guarded(Guarded&&) = default;
-  Guarded& operator=(const Guarded& other) { return *this = Guarded(other); }
+  Guarded& operator=(const Guarded& other) {
+    if (this != &other) *this = Guarded(other);
+    return *this;
+  }
   Guarded& operator=(Guarded&&) = default;
 
   T* data() { return storage_.template as<T>() + first_; }
