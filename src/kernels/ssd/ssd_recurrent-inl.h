@@ -148,59 +148,95 @@ void channel_rows(const SsdInputs<T>& in, const TokenView<const T>& view, const 
 
 // ---- sums over lanes -------------------------------------------------------------------------
 
-/// The sums over the lanes of four words, in a fixed order.
+/// Four words of partial sums fold into one while they are still in registers: then its 128-bit
+/// blocks are to be added. Elsewhere each word is summed by itself. The order is the same for any
+/// count of rows.
+template <class C>
+inline constexpr bool kFolds = HWY_TARGET != HWY_SCALAR && sizeof(C) == 4;
+
 #if HWY_TARGET != HWY_SCALAR
-inline void sum_lanes(const float* words, float* sums) {
-  const Words<float> d;
-  const hn::Repartition<double, Words<float>> dd;
-  const auto pair = [&](const float* at) HWY_ATTR {
-    const auto x = hn::Load(d, at);
-    const auto y = hn::Load(d, at + kLanes<float>);
-    return hn::BitCast(dd, hn::Add(hn::InterleaveLower(d, x, y), hn::InterleaveUpper(d, x, y)));
-  };
-  const auto low = pair(words);
-  const auto high = pair(words + 2 * kLanes<float>);
-  HWY_ALIGN float blocks[kLanes<float>];
-  hn::Store(hn::Add(hn::BitCast(d, hn::InterleaveLower(dd, low, high)),
-                    hn::BitCast(d, hn::InterleaveUpper(dd, low, high))),
-            d, blocks);
-  const hn::FixedTag<float, 4> d4;
-  auto sum = hn::Load(d4, blocks);
-  for (int64_t i = 4; i < kLanes<float>; i += 4) sum = hn::Add(sum, hn::Load(d4, blocks + i));
-  hn::StoreU(sum, d4, sums);
+template <class D>
+HWY_INLINE V<D> fold_words(D d, V<D> a, V<D> b, V<D> c, V<D> e) {
+  const hn::Repartition<double, D> dd;
+  const auto low = hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b));
+  const auto high = hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e));
+  const auto x = hn::BitCast(dd, low), y = hn::BitCast(dd, high);
+  return hn::Add(hn::BitCast(d, hn::InterleaveLower(dd, x, y)),
+                 hn::BitCast(d, hn::InterleaveUpper(dd, x, y)));
 }
 #endif
+
+/// Folds four words in place where kFolds, so that the first holds all.
 template <class C>
-inline void sum_lanes(const C* words, C* sums) {
-  const Words<C> d;
-  for (int64_t i = 0; i < 4; ++i) {
-    sums[i] = hn::GetLane(hn::SumOfLanes(d, hn::Load(d, words + i * kLanes<C>)));
+HWY_INLINE void fold_stored(C* words) {
+  if constexpr (kFolds<C>) {
+    const Words<C> d;
+    hn::Store(fold_words(d, hn::Load(d, words), hn::Load(d, words + kLanes<C>),
+                         hn::Load(d, words + 2 * kLanes<C>), hn::Load(d, words + 3 * kLanes<C>)),
+              d, words);
   }
 }
 
-/// to[t][r] += the sum over the lanes of word t * rows + r; rows of `to` have `row` elements.
+/// to[0..4) += the sums over the lanes of four words, folded where kFolds.
 template <class C>
-void add_lane_sums(C* words, int64_t count, int64_t rows, int64_t row, C* to) {
+HWY_INLINE void add_folded(const C* words, C* to) {
   const Words<C> d;
-  const hn::CappedTag<C, 4> d4;
-  for (int64_t i = count * rows; i % 4 != 0; ++i) hn::Store(hn::Zero(d), d, words + i * kLanes<C>);
-  if (rows % 4 != 0) {
-    HWY_ALIGN C sums[ssd::kSums];
-    for (int64_t i = 0; i < count * rows; i += 4) sum_lanes(words + i * kLanes<C>, sums + i);
-    for (int64_t t = 0; t < count; ++t) {
-      for (int64_t r = 0; r < rows; ++r) to[t * row + r] += sums[t * rows + r];
+  if constexpr (kFolds<C>) {
+    const hn::CappedTag<C, 4> d4;
+    auto sum = hn::Load(d4, words);
+    for (int64_t i = 4; i < kLanes<C>; i += 4) sum = hn::Add(sum, hn::Load(d4, words + i));
+    hn::StoreU(hn::Add(hn::LoadU(d4, to), sum), d4, to);
+  } else {
+    for (int64_t i = 0; i < 4; ++i) {
+      to[i] += hn::GetLane(hn::SumOfLanes(d, hn::Load(d, words + i * kLanes<C>)));
     }
-    return;
   }
-  for (int64_t t = 0; t < count; ++t) {
-    for (int64_t r = 0; r < rows; r += 4) {
-      HWY_ALIGN C sums[HWY_MAX(4, kLanes<C>)];
-      sum_lanes(words + (t * rows + r) * kLanes<C>, sums);
-      C* y = to + t * row + r;
-      for (int64_t i = 0; i < 4; i += static_cast<int64_t>(hn::Lanes(d4))) {
-        hn::StoreU(hn::Add(hn::LoadU(d4, y + i), hn::Load(d4, sums + i)), d4, y + i);
-      }
+}
+
+/// Words of partial sums of a batch of `rows` channels: token t, channel r at word t * rows + r, or,
+/// folded, four channels at word t * rows + r, r a multiple of 4.
+template <bool kFolded, int kRows, class C>
+HWY_INLINE void store_sums(const V<Words<C>>* sums, C* to) {
+  const Words<C> d;
+  if constexpr (kFolded) {
+#if HWY_TARGET != HWY_SCALAR
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; r += 4) {
+      hn::Store(fold_words(d, sums[r], sums[r + 1], sums[r + 2], sums[r + 3]), d,
+                to + r * kLanes<C>);
     }
+#endif
+  } else {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) hn::Store(sums[r], d, to + r * kLanes<C>);
+  }
+}
+/// May register blocks of `block` rows fold a batch of `rows`?
+template <class C>
+constexpr bool folds(int64_t rows, int64_t block) {
+  return kFolds<C> && block % 4 == 0 && rows % block == 0;
+}
+
+/// to[t][r] += the sum over the lanes of channel r, token t; rows of `to` have `row` elements.
+template <class C>
+void add_lane_sums(C* words, bool folded, int64_t count, int64_t rows, int64_t row, C* to) {
+  const Words<C> d;
+  for (int64_t t = 0; t < count; ++t) {
+    C* at = words + t * rows * kLanes<C>;
+    int64_t r = 0;
+    for (; r + 4 <= rows; r += 4) {
+      if (!folded) fold_stored(at + r * kLanes<C>);
+      add_folded(at + r * kLanes<C>, to + t * row + r);
+    }
+    if (r == rows) continue;
+    HWY_ALIGN C last[4 * kLanes<C>] = {};
+    C sums[4] = {};
+    for (int64_t i = 0; i < rows - r; ++i) {
+      hn::Store(hn::Load(d, at + (r + i) * kLanes<C>), d, last + i * kLanes<C>);
+    }
+    fold_stored(last);
+    add_folded(last, sums);
+    for (int64_t i = 0; i < rows - r; ++i) to[t * row + r + i] += sums[i];
   }
 }
 
@@ -231,7 +267,7 @@ struct Scan {
   }
 };
 
-template <int kWords, int kRows, class C>
+template <int kWords, int kRows, bool kFolded, class C>
 HWY_NOINLINE void scan_block(const Scan<C>& scan) {
   const Words<C> d;
   V<Words<C>> h[kRows][kWords];
@@ -262,8 +298,7 @@ HWY_NOINLINE void scan_block(const Scan<C>& scan) {
         sum[r] = w == 0 ? hn::Mul(weight, h[r][w]) : hn::MulAdd(weight, h[r][w], sum[r]);
       }
     }
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) hn::Store(sum[r], d, sums + r * kLanes<C>);
+    store_sums<kFolded, kRows>(sum, sums);
     B += kWords * kLanes<C>;
     weights += kWords * kLanes<C>;
     dx += ssd::kChannels;
@@ -281,12 +316,19 @@ HWY_NOINLINE void scan_block(const Scan<C>& scan) {
 template <int kWords, class C>
 void scan_rows(Scan<C> scan, int64_t rows) {
   constexpr int kRows = rows_of(kWords);
+  if (folds<C>(rows, kRows)) {
+    for (; rows > 0; rows -= kRows) {
+      scan_block<kWords, kRows, folds<C>(kRows, kRows)>(scan);
+      scan = scan.next_rows(kRows);
+    }
+    return;
+  }
   for (; rows >= kRows; rows -= kRows) {
-    scan_block<kWords, kRows>(scan);
+    scan_block<kWords, kRows, false>(scan);
     scan = scan.next_rows(kRows);
   }
   for (; rows > 0; --rows) {
-    scan_block<kWords, 1>(scan);
+    scan_block<kWords, 1, false>(scan);
     scan = scan.next_rows(1);
   }
 }
@@ -298,7 +340,8 @@ void scan_channels(Scan<C> scan, int64_t rows, C* y) {
   for (int64_t r = 0; r < rows; r += batch) {
     scan.sums_row = HWY_MIN(batch, rows - r);
     scan_rows<kWords>(scan, scan.sums_row);
-    add_lane_sums(scan.sums, scan.count, scan.sums_row, ssd::kChannels, y + r);
+    add_lane_sums(scan.sums, folds<C>(scan.sums_row, rows_of(kWords)), scan.count, scan.sums_row,
+                  ssd::kChannels, y + r);
     const int64_t step = scan.sums_row;
     C* const sums = scan.sums;
     scan = scan.next_rows(step);

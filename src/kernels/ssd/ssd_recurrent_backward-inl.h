@@ -146,7 +146,7 @@ HWY_NOINLINE void replay(const Sweep<C>& sweep, int64_t begin, int64_t count,
     weights += kWords * kLanes<C>;
   }
   if (outputs) {
-    add_lane_sums(buffers.sums, count, kRows, sweep.channel_row,
+    add_lane_sums(buffers.sums, false, count, kRows, sweep.channel_row,
                   sweep.y + begin * sweep.channel_row);
   }
 }
@@ -198,17 +198,15 @@ HWY_NOINLINE void reverse(const Sweep<C>& sweep, int64_t begin, int64_t count,
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) sum = hn::Add(sum, through[r]);
     hn::Store(sum, d, crossing);
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      hn::Store(v[r], d, buffers.sums + (t * kRows + r) * kLanes<C>);
-    }
+    store_sums<folds<C>(kRows, kRows), kRows>(v, buffers.sums + t * kRows * kLanes<C>);
   }
 #pragma GCC unroll 16
   for (int i = 0; i < kRows * kWords; ++i) {
     hn::StoreU(mu[i / kWords][i % kWords], d,
                sweep.mu + i / kWords * sweep.state_row + i % kWords * kLanes<C>);
   }
-  add_lane_sums(buffers.sums, count, kRows, sweep.channel_row, sweep.v + begin * sweep.channel_row);
+  add_lane_sums(buffers.sums, folds<C>(kRows, kRows), count, kRows, sweep.channel_row,
+                sweep.v + begin * sweep.channel_row);
 }
 
 template <int kWords, int kRows, class C>
