@@ -26,5 +26,7 @@ double exponentials_f64(int64_t rounds, double* sink);
 
 /// The same with the bf16 dot product of AVX-512; 0 where the CPU has none.
 double dot_products_bf16(int64_t rounds, double* sink);
+/// The same with the tiles of AMX, for a CPU that has them and a process that may use them.
+double tile_products_bf16(int64_t rounds, double* sink);
 
 }  // namespace adder::measure

@@ -16,6 +16,7 @@
 #include "core/simd_targets.h"
 #include "core/threads.h"
 #include "kernels/gemm/gemm.h"
+#include "kernels/ssd/ssd_chunk_bf16.h"
 #include "measure/ceiling_loops.h"
 
 namespace adder::measure {
@@ -123,7 +124,12 @@ bool cpu_has_avx512_bf16() {
   return context.caps().avx512_bf16;
 }
 
-// Matrix units are reached through oneDNN's bf16 product: a square one that fits the caches.
+bool may_use_amx() {
+  const Caps caps = Context{}.caps();
+  return caps.amx_bf16 && ssd::amx_permitted();
+}
+
+// What a well-kept library makes of the units: a square product that fits the caches.
 double product_rate_bf16(int threads) {
   constexpr int64_t kSide = 1024;
   std::vector<Bf16> a(kSide * kSide), b(kSide * kSide);
@@ -165,16 +171,15 @@ Ceilings measure_ceilings(int threads) {
   found.f64_exps_per_s = rate_of_loop(threads, exponentials_f64);
   found.bf16_flops_per_s = found.f32_flops_per_s;
   found.bf16_by = "f32";
-  const double dot = cpu_has_avx512_bf16() ? rate_of_loop(threads, dot_products_bf16) : 0;
-  if (dot > found.bf16_flops_per_s) {
-    found.bf16_flops_per_s = dot;
-    found.bf16_by = "dot";
-  }
-  const double product = product_rate_bf16(threads);
-  if (product > found.bf16_flops_per_s) {
-    found.bf16_flops_per_s = product;
-    found.bf16_by = "onednn";
-  }
+  const auto consider = [&](double rate, const char* by) {
+    if (rate <= found.bf16_flops_per_s) return;
+    found.bf16_flops_per_s = rate;
+    found.bf16_by = by;
+  };
+  if (cpu_has_avx512_bf16()) consider(rate_of_loop(threads, dot_products_bf16), "dot");
+  if (may_use_amx()) consider(rate_of_loop(threads, tile_products_bf16), "amx");
+  found.bf16_product_per_s = product_rate_bf16(threads);
+  consider(found.bf16_product_per_s, "onednn");
   return found;
 }
 
@@ -222,7 +227,8 @@ Floor floor_of(const Cost& cost, Dtype arithmetic, int threads) {
   const double bytes = cost.bytes / bandwidth * 1e6;
   const double flops = cost.flops / machine.flops_per_s(arithmetic) * 1e6;
   const double exps = cost.exps / machine.exps_per_s(arithmetic) * 1e6;
-  const bool own_ports = arithmetic == Dtype::bf16 && machine.bf16_by == "onednn";
+  const bool own_ports =
+      arithmetic == Dtype::bf16 && (machine.bf16_by == "amx" || machine.bf16_by == "onednn");
   const double both = own_ports ? std::max(flops, exps) : flops + exps;
   if (bytes >= both) return {bytes, "bytes"};
   return {both, flops >= exps ? "flops" : "exps"};
@@ -231,12 +237,13 @@ Floor floor_of(const Cost& cost, Dtype arithmetic, int threads) {
 std::string describe(const Ceilings& c) {
   return fmt::format(
       "ceilings, {} thread{} ({}): read {:.1f} GB/s, copy {:.1f} GB/s (over {} MiB); "
-      "multiply-add {:.1f} GFLOP/s f32, {:.1f} f64, {:.1f} bf16 ({}); exp {:.2f} G/s f32, {:.2f} "
+      "multiply-add {:.1f} GFLOP/s f32, {:.1f} f64, {:.1f} bf16 ({}; oneDNN's product {:.1f}); exp "
+      "{:.2f} G/s f32, {:.2f} "
       "f64",
       c.threads, c.threads == 1 ? "" : "s", c.simd, c.read_bytes_per_s / 1e9,
       c.copy_bytes_per_s / 1e9, c.buffer_bytes >> 20, c.f32_flops_per_s / 1e9,
-      c.f64_flops_per_s / 1e9, c.bf16_flops_per_s / 1e9, c.bf16_by, c.f32_exps_per_s / 1e9,
-      c.f64_exps_per_s / 1e9);
+      c.f64_flops_per_s / 1e9, c.bf16_flops_per_s / 1e9, c.bf16_by, c.bf16_product_per_s / 1e9,
+      c.f32_exps_per_s / 1e9, c.f64_exps_per_s / 1e9);
 }
 
 }  // namespace adder::measure

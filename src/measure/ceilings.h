@@ -19,7 +19,8 @@ struct Ceilings {
   double f32_flops_per_s = 0;   // multiply-adds, two operations each
   double f64_flops_per_s = 0;
   double bf16_flops_per_s = 0;
-  std::string bf16_by;        // "dot", "onednn" (matrix units), "f32" (no bf16 arithmetic)
+  double bf16_product_per_s = 0;  // what oneDNN's bf16 product of 1024 x 1024 reaches
+  std::string bf16_by;        // "amx", "dot", "onednn" (matrix units), "f32" (no bf16 arithmetic)
   double f32_exps_per_s = 0;  // decay_word of the selective scan, the cheapest that we have
   double f64_exps_per_s = 0;
 

@@ -204,11 +204,13 @@ std::string json_line(const Ceilings& c) {
   return fmt::format(
       "{{\"kind\":\"ceilings\",\"threads\":{},\"simd\":{},\"buffer_bytes\":{},"
       "\"read_gb_per_s\":{},\"copy_gb_per_s\":{},\"f32_gflop_per_s\":{},\"f64_gflop_per_s\":{},"
-      "\"bf16_gflop_per_s\":{},\"bf16_by\":{},\"f32_gexp_per_s\":{},\"f64_gexp_per_s\":{},{}}}",
+      "\"bf16_gflop_per_s\":{},\"bf16_by\":{},\"bf16_product_gflop_per_s\":{},\"f32_gexp_per_s\":{}"
+      ",\"f64_gexp_per_s\":{},{}}}",
       c.threads, quoted(c.simd), c.buffer_bytes, number(c.read_bytes_per_s / 1e9),
       number(c.copy_bytes_per_s / 1e9), number(c.f32_flops_per_s / 1e9),
       number(c.f64_flops_per_s / 1e9), number(c.bf16_flops_per_s / 1e9), quoted(c.bf16_by),
-      number(c.f32_exps_per_s / 1e9), number(c.f64_exps_per_s / 1e9), machine_fields());
+      number(c.bf16_product_per_s / 1e9), number(c.f32_exps_per_s / 1e9),
+      number(c.f64_exps_per_s / 1e9), machine_fields());
 }
 
 std::string table_heading() {
