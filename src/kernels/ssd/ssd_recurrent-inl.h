@@ -193,7 +193,7 @@ HWY_INLINE void add_folded(const C* words, C* to) {
   }
 }
 
-/// Words of partial sums of a batch of `rows` channels: token t, channel r at word t * rows + r, or,
+/// Words of partial sums of a batch of `rows` channels: token t, channel r at word t * rows + r;
 /// folded, four channels at word t * rows + r, r a multiple of 4.
 template <bool kFolded, int kRows, class C>
 HWY_INLINE void store_sums(const V<Words<C>>* sums, C* to) {
