@@ -36,9 +36,9 @@ struct Case {
 
   int64_t slots() const { return shape.state_rows() * (indexed ? 2 : 1); }
   int64_t shared() const { return shape.groups * shape.state; }
-  // Elements of a view with `channels` a token, with three unused ones after each batch row.
+  // Elements of a view with `channels` a token.
   int64_t elements(int64_t channels) const {
-    return shape.batch * (shape.len * (channels + gap) + 3);
+    return shape.batch * (shape.len * (channels + gap) + batch_gap());
   }
   std::string describe() const {
     std::string text = shape.describe();
@@ -135,7 +135,7 @@ struct Problem {
   template <class U>
   TokenView<U> view(U* data, int64_t channels) const {
     const int64_t stride = channels + given.gap;
-    return {data, given.shape.len * stride + 3, stride, 1};
+    return {data, given.shape.len * stride + row_gap, stride, 1};
   }
   template <class U>
   TokenView<U> wide(U* data) const {
@@ -223,6 +223,7 @@ struct Problem {
   }
 
   Case given;
+  int64_t row_gap = batch_gap();
   Guarded<T> x, dt, z, y, gy, dx, ddt, dz, B, C, dB, dC;
   Guarded<Acc> A, D, dt_bias, dA, dD, ddt_bias, h0, hT, ghT, dh0, saved;
   Guarded<int32_t> cu, index, order;
