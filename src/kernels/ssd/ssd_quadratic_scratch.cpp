@@ -14,14 +14,21 @@ int64_t quadratic_scratch(const SsdShape& shape, Direction direction) {
 template <class T>
 double quadratic_us(const Caps& caps, const SsdShape& shape, Direction direction) {
   const bool backward = direction == Direction::backward;
-  const double rows = static_cast<double>(shape.batch);
-  const double pairs = 0.5 * static_cast<double>(shape.len) * static_cast<double>(shape.len + 32);
-  const double states = static_cast<double>(shape.groups * shape.state);
-  const double channels = static_cast<double>(shape.inner() + 8 * shape.heads);
-  const double flops =
-      2 * rows * pairs * (backward ? 4 * states + 3 * channels : states + channels);
-  const double rate = 1.0 * caps.vector_bytes / static_cast<double>(sizeof(accumulate_t<T>));
-  return 20.0 + flops * 1e-3 / (5 * rate * std::min(caps.threads, static_cast<int>(kSlots)));
+  const int64_t lanes =
+      std::max<int64_t>(1, caps.vector_bytes / static_cast<int64_t>(sizeof(accumulate_t<T>)));
+  const auto rows = static_cast<double>(shape.state_rows());
+  const auto tokens = static_cast<double>(shape.batch * shape.len);
+  const double len = tokens / std::max(rows, 1.0);  // packed: as if all were alike
+  const double pairs = rows * 0.5 * len * (len + kBlock);
+  const auto states = static_cast<double>(shape.groups * shape.state);
+  const auto channels = static_cast<double>(shape.inner() + 8 * shape.heads);
+  const double terms = backward ? 4 * states + 3 * channels : states + channels;
+  // Nanoseconds on one core (Sapphire Rapids): 5 operations a lane in products over pairs; of a word
+  // of states for each token (states, copies), and for each row.
+  const auto words = static_cast<double>(ceil_div(shape.state, lanes) * shape.inner());
+  const double ns = 2 * pairs * terms / (5.0 * static_cast<double>(lanes)) +
+                    words * (tokens * (backward ? 1.0 : 0.37) + rows * (backward ? 20.0 : 10.0));
+  return 1.0 + ns * 1e-3 / std::min<double>(caps.threads, kSlots);
 }
 
 #define ADDER_SSD_QUADRATIC(T)                                       \

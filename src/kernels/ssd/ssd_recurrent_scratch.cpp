@@ -24,12 +24,14 @@ double recurrent_us(const Caps& caps, const SsdShape& shape, Direction direction
   if (items == 0) return 1.0;
   using C = accumulate_t<T>;
   const int64_t lanes = std::max<int64_t>(1, caps.vector_bytes / int64_t{sizeof(C)});
-  // Nanoseconds of one word of states on one core (Sapphire Rapids): for each token, and for a
-  // sequence's state to come and go.
-  const double words = static_cast<double>(ceil_div(shape.state, lanes) * shape.inner());
+  // Nanoseconds on one core (Sapphire Rapids): of a channel and of a word of its states for each
+  // token, and of a word for a sequence's state to come and go.
+  const auto channels = static_cast<double>(shape.inner());
+  const double words = static_cast<double>(ceil_div(shape.state, lanes)) * channels;
   const auto tokens = static_cast<double>(shape.batch * shape.len);
   const auto rows = static_cast<double>(shape.state_rows());
-  const double ns = words * (tokens * (backward ? 3.1 : 0.95) + rows * (backward ? 6.0 : 4.0));
+  const double ns = backward ? tokens * (1.5 * channels + 2.65 * words) + 6.0 * rows * words
+                             : tokens * (0.9 * channels + 0.8 * words) + 4.0 * rows * words;
   const int64_t rounds = ceil_div(items, caps.threads);
   return 1.0 + ns * 1e-3 * static_cast<double>(rounds) / static_cast<double>(items);
 }

@@ -122,6 +122,33 @@ TEST(Ssd, ExactLinesEqualTheirStepsBitForBit) {
   force_simd_target(0);
 }
 
+// Where the forms cross: docs/duality.md.
+template <class T>
+std::string picked(int64_t batch, int64_t len, int64_t state, Direction direction) {
+  SsdShape shape;
+  shape.batch = batch;
+  shape.len = len;
+  shape.heads = 24;
+  shape.head_dim = 64;
+  shape.state = state;
+  Caps caps = Context{}.caps();
+  caps.threads = 2;
+  return pick_line("ssd", ssd_lines<T>(), caps, shape, direction).info.name;
+}
+
+TEST(Ssd, DispatchTakesTheRecurrenceForOneTokenAndChunksForMany) {
+  for (const int64_t state : {16, 64, 128}) {
+    for (const int64_t batch : {1, 8, 64}) {
+      EXPECT_EQ(picked<float>(batch, 1, state, Direction::forward), "recurrent") << state;
+      EXPECT_EQ(picked<Bf16>(batch, 1, state, Direction::forward), "recurrent") << state;
+      for (const auto direction : {Direction::forward, Direction::backward}) {
+        EXPECT_EQ(picked<float>(batch, 512, state, direction), "chunked") << batch << " " << state;
+        EXPECT_NE(picked<float>(batch, 4, state, direction), "quadratic") << batch << " " << state;
+      }
+    }
+  }
+}
+
 void expect_error(const SsdShape& shape, std::vector<int32_t> cu, const std::string& part) {
   SsdForward<float> args;
   args.in.cu_seqlens = cu.empty() ? nullptr : cu.data();
