@@ -45,9 +45,15 @@ class StopSignals {
  public:
   StopSignals() {
     g_stop_requests = 0;
+    // oneDNN's products use the stack pointer as one more register: a handler on that "stack" would
+    // write over their data.
+    stack_t stack{};
+    stack.ss_sp = stack_.data();
+    stack.ss_size = stack_.size();
+    sigaltstack(&stack, &old_stack_);
     struct sigaction action{};
     action.sa_handler = request_stop;
-    action.sa_flags = SA_RESTART;
+    action.sa_flags = SA_RESTART | SA_ONSTACK;
     sigaction(SIGINT, &action, &old_interrupt_);
     sigaction(SIGTERM, &action, &old_terminate_);
     std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is a failed write, not a death
@@ -55,6 +61,7 @@ class StopSignals {
   ~StopSignals() {
     sigaction(SIGINT, &old_interrupt_, nullptr);
     sigaction(SIGTERM, &old_terminate_, nullptr);
+    sigaltstack(&old_stack_, nullptr);
   }
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
@@ -62,6 +69,8 @@ class StopSignals {
  private:
   struct sigaction old_interrupt_{};
   struct sigaction old_terminate_{};
+  stack_t old_stack_{};
+  std::vector<char> stack_ = std::vector<char>(64 * 1024);  // the tiles of AMX are saved there too
 };
 
 std::string out_folder(const TrainCommand& command) {
