@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Training step of Adder and of PyTorch in one run on one machine: prints both and the ratio.
 #   bench/compare_train.sh [mamba1|mamba2] PYTHON PEER_SCRIPT
-# PYTHON has torch and transformers; PEER_SCRIPT is cpu_train.py of the peers (shared/peers). Each of
-# the peer's ways (eager, compiled) that finishes gives a row for f32 and, for Mamba-2, bf16, in
-# bench/results/compare_train.jsonl. PyTorch is needed only here, never for the build. ADDER_BIN: the
-# binary, build/release/bin/adder unless set. PEERS: which of the peer's ways ("m2"; all unless set).
+# PYTHON has torch and transformers; PEER_SCRIPT is cpu_train.py of the peers (shared/peers). Each
+# of the peer's ways (eager, compiled) that finishes gives a row for f32 and, for Mamba-2, bf16, in
+# bench/results/compare_train.jsonl. PyTorch is needed only here, never for the build.
+# ADDER_BIN: the binary, build/release/bin/adder unless set.
+# PEERS: which of the peer's ways ("m2"; all unless set).
 # RUN: a prefix of every command of both sides, e.g. "chrt -f 30" on a busy machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,7 +24,8 @@ esac
 
 ours=""
 for dtype in $dtypes; do
-  row=$(${RUN:-} "$adder" bench train --json --filter "$arch" --filter " $dtype" | grep '"kind":"row"')
+  row=$(${RUN:-} "$adder" bench train --json --filter "$arch" --filter " $dtype" |
+    grep '"kind":"row"')
   ours+="$row"$'\n'
 done
 theirs=""
@@ -42,8 +44,8 @@ with open(sys.argv[3], "a") as out:
         for line in peers:
             peer = float(re.search(r": ([0-9.]+) s/step", line).group(1))
             name = "transformers " + ("compiled" if "compiled" in line else "eager")
-            print(f"{row['line']} {row['dtype']}: Adder {ours:.3f} s a step, {name} f32 {peer:.3f} s: "
-                  f"{peer / ours:.1f}x")
+            print(f"{row['line']} {row['dtype']}: Adder {ours:.3f} s a step, "
+                  f"{name} f32 {peer:.3f} s: {peer / ours:.1f}x")
             out.write(json.dumps(row | {"kind": "comparison", "peer": name, "peer_s": peer,
                                         "ratio": peer / ours}) + "\n")
 PY

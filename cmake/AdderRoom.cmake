@@ -109,8 +109,8 @@ function(adder_test)
   if(ADDER_SANITIZE)
     math(EXPR R_TIMEOUT "4 * ${R_TIMEOUT}")
   endif()
-  # Tests share the cores: a team that waits must not spin. Those that may take longest start first.
-  set(_properties TIMEOUT ${R_TIMEOUT} COST ${R_TIMEOUT} ENVIRONMENT OMP_WAIT_POLICY=passive)
+  # Those that may take longest start first.
+  set(_properties TIMEOUT ${R_TIMEOUT} COST ${R_TIMEOUT})
   if(R_LABELS)
     list(APPEND _properties LABELS "${R_LABELS}")
   endif()

@@ -44,8 +44,8 @@ double word_ns(const S6Shape& shape, Direction direction) {
   return width * (direction == Direction::backward ? 40 + 5.0 * states : 16 + 1.75 * states);
 }
 
-/// A line is chosen by shape and machine, never by the number of threads: lines differ in their last
-/// bits, and a result may not depend on how many threads computed it.
+/// A line is chosen by shape and machine, never by the number of threads: lines differ in their
+/// last bits, and a result may not depend on how many threads computed it.
 constexpr int64_t kExpectedThreads = 2;
 
 /// Microseconds when `items` equal items go over the expected threads, `ns` altogether on one.

@@ -23,8 +23,8 @@ double quadratic_us(const Caps& caps, const SsdShape& shape, Direction direction
   const auto states = static_cast<double>(shape.groups * shape.state);
   const auto channels = static_cast<double>(shape.inner() + 8 * shape.heads);
   const double terms = backward ? 4 * states + 3 * channels : states + channels;
-  // Nanoseconds on one core (Sapphire Rapids): 5 operations a lane in products over pairs; of a word
-  // of states for each token (states, copies), and for each row.
+  // Nanoseconds on one core (Sapphire Rapids): 5 operations a lane in products over pairs; of a
+  // word of states for each token (states, copies), and for each row.
   const auto words = static_cast<double>(ceil_div(shape.state, lanes) * shape.inner());
   const double ns = 2 * pairs * terms / (5.0 * static_cast<double>(lanes)) +
                     words * (tokens * (backward ? 1.0 : 0.37) + rows * (backward ? 20.0 : 10.0));
