@@ -4,6 +4,9 @@
 //   std::cout << model.generate_text("ROMEO:").text;
 //
 // CMake: find_package(adder) and link adder::adder; nothing else is needed.
+//
+// Signals: matrix products are oneDNN's, whose code may keep data in the stack pointer. A handler
+// that can run on a thread inside the library needs a stack of its own (sigaltstack, SA_ONSTACK).
 #pragma once
 
 #include "adder/model.h"
