@@ -1,31 +1,46 @@
 #include "core/buffer.h"
 
-#include <sys/mman.h>
-
-#include <cstdlib>
 #include <string>
 
 namespace adder {
-namespace {
 
-// Large buffers stand on huge pages where the system has them: streaming over weights spends about
-// a tenth of its time on page walks otherwise.
-constexpr int64_t kHugePage = 2 << 20;
-
-}  // namespace
-
-void Buffer::Free::operator()(std::byte* data) const { std::free(data); }
-
-Buffer::Buffer(int64_t bytes) : bytes_(bytes) {
+Buffer::Buffer(int64_t bytes, const Memory& memory) : memory_(memory) {
   if (bytes <= 0) return;
-  const int64_t unit = bytes >= 2 * kHugePage ? kHugePage : kAlignment;
-  const auto rounded = static_cast<size_t>((bytes + unit - 1) / unit * unit);
-  data_.reset(static_cast<std::byte*>(std::aligned_alloc(static_cast<size_t>(unit), rounded)));
-#ifdef MADV_HUGEPAGE
-  // A hint: without huge pages everything works as before.
-  if (data_ != nullptr && unit == kHugePage) madvise(data_.get(), rounded, MADV_HUGEPAGE);
-#endif
-  if (data_ == nullptr) throw Error("out of memory: " + std::to_string(bytes) + " bytes refused");
+  data_ = device_backend(memory.device).allocate(bytes, memory);
+  if (data_ == nullptr) {
+    const char* kind = memory.kind == MemoryKind::device   ? "device memory"
+                       : memory.kind == MemoryKind::pinned ? "pinned memory"
+                                                           : "memory";
+    throw Error(std::string("out of ") + kind + ": " + std::to_string(bytes) + " bytes refused");
+  }
+  bytes_ = bytes;
+}
+
+Buffer::~Buffer() {
+  if (data_ != nullptr) device_backend(memory_.device).release(data_, bytes_, memory_);
+}
+
+void Buffer::fill(int byte) {
+  if (bytes_ == 0) return;
+  DeviceBackend& backend = device_backend(memory_.device);
+  backend.fill(nullptr, data_, byte, bytes_);
+  backend.synchronize(nullptr);
+}
+
+void Buffer::write(int64_t offset, const void* from, int64_t bytes) {
+  ADDER_CHECK(offset >= 0 && bytes >= 0 && bytes <= bytes_ - offset);
+  if (bytes == 0) return;
+  DeviceBackend& backend = device_backend(memory_.device);
+  backend.copy(nullptr, data_ + offset, from, bytes);
+  backend.synchronize(nullptr);
+}
+
+void Buffer::read(int64_t offset, void* to, int64_t bytes) const {
+  ADDER_CHECK(offset >= 0 && bytes >= 0 && bytes <= bytes_ - offset);
+  if (bytes == 0) return;
+  DeviceBackend& backend = device_backend(memory_.device);
+  backend.copy(nullptr, to, data_ + offset, bytes);
+  backend.synchronize(nullptr);
 }
 
 }  // namespace adder

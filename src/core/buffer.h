@@ -3,8 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <utility>
 
+#include "core/device.h"
 #include "core/error.h"
 
 namespace adder {
@@ -15,33 +16,53 @@ constexpr int64_t align_up(int64_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-/// Aligned, uninitialised host memory. Throws Error when the system has no more.
+/// Aligned, uninitialised memory of one kind. Throws Error when there is no more of it. The address
+/// of memory of kind `device` may be passed to table lines and copies, not dereferenced.
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(int64_t bytes);
-  std::byte* data() const { return data_.get(); }
-  int64_t bytes() const { return bytes_; }
-  template <class T>
-  T* as() const {
-    return reinterpret_cast<T*>(data_.get());
+  explicit Buffer(int64_t bytes, const Memory& memory = {});
+  ~Buffer();
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    Buffer(std::move(other)).swap(*this);
+    return *this;
   }
 
+  std::byte* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }
+  const Memory& memory() const { return memory_; }
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
+
+  /// Sets every byte, and waits for it.
+  void fill(int byte);
+  /// Copies `bytes` between host memory and this buffer, from byte `offset` on, and waits for it.
+  void write(int64_t offset, const void* from, int64_t bytes);
+  void read(int64_t offset, void* to, int64_t bytes) const;
+
  private:
-  struct Free {
-    void operator()(std::byte* data) const;
-  };
-  std::unique_ptr<std::byte[], Free> data_;
+  void swap(Buffer& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    std::swap(memory_, other.memory_);
+  }
+
+  std::byte* data_ = nullptr;
   int64_t bytes_ = 0;
+  Memory memory_;
 };
 
 /// A stack of aligned blocks. Planned before it is allocated: a default-constructed arena has no
 /// memory and only measures (its pointers are distinct, aligned and must not be dereferenced); run
-/// the same code over it, read peak_bytes(), then run it again over Arena(peak). Not thread-safe.
+/// the same code over it, read peak_bytes(), then run it again over Arena(peak, memory): what
+/// core/workspace.h does. Not thread-safe.
 class Arena {
  public:
   Arena() = default;
-  explicit Arena(int64_t bytes) : buffer_(bytes), measuring_(false) {}
+  Arena(int64_t bytes, const Memory& memory) : buffer_(bytes, memory), measuring_(false) {}
 
   bool measuring() const { return measuring_; }
   int64_t used_bytes() const { return used_; }

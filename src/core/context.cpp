@@ -27,9 +27,11 @@ Caps probe_cpuid() {
   return caps;
 }
 
+}  // namespace
+
 // The AVX-512 bits count only while 64-byte words are in use: Highway knows whether the system
 // saves them, and tests force narrower targets.
-Caps probe() {
+Caps cpu_caps() {
   static const Caps kCpu = probe_cpuid();
   Caps caps;
   caps.vector_bytes = simd_vector_bytes();
@@ -38,15 +40,6 @@ Caps probe() {
     caps.avx512_bf16 = kCpu.avx512_bf16;
     caps.amx_bf16 = kCpu.amx_bf16;
   }
-  return caps;
-}
-
-}  // namespace
-
-Caps Context::caps() const {
-  Caps caps = probe();
-  caps.device = device;
-  caps.threads = threads;
   return caps;
 }
 

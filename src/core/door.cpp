@@ -1,5 +1,6 @@
 #include "core/door.h"
 
+#include <cmath>
 #include <utility>
 
 #include "core/error.h"
@@ -15,35 +16,27 @@ void Door::at_least(const char* field, int64_t value, int64_t least) const {
   if (value < least) bad(field, ">= " + std::to_string(least), std::to_string(value));
 }
 
+void Door::number(const char* field, double value, double least) const {
+  if (!std::isfinite(value) || value < least) {
+    bad(field, "a number >= " + std::to_string(least), std::to_string(value));
+  }
+}
+
+void Door::divides(const char* field, int64_t value, const char* of, int64_t whole) const {
+  at_least(field, value, 1);
+  if (whole % value != 0) {
+    bad(field, std::string("a divisor of ") + of + " " + std::to_string(whole),
+        std::to_string(value));
+  }
+}
+
 void Door::given(const char* field, bool present) const {
   if (!present) bad(field, "an array", "none");
 }
 
-void Door::boundaries(const int32_t* cu, int64_t sequences, int64_t len) const {
-  if (cu == nullptr) bad("cu_seqlens", "an array (sequences > 0)", "none");
-  if (cu[0] != 0) bad("cu_seqlens[0]", "0", std::to_string(cu[0]));
-  for (int64_t q = 0; q < sequences; ++q) {
-    if (cu[q + 1] < cu[q]) {
-      bad("cu_seqlens", "a non-decreasing array",
-          std::to_string(cu[q + 1]) + " after " + std::to_string(cu[q]));
-    }
-  }
-  if (cu[sequences] != len) {
-    bad("cu_seqlens[sequences]", std::to_string(len) + " (len)", std::to_string(cu[sequences]));
-  }
-}
-
-void Door::slots(const int32_t* state_index, int64_t rows) const {
-  for (int64_t r = 0; state_index != nullptr && r < rows; ++r) {
-    at_least("state_index", state_index[r], 0);
-  }
-}
-
-void Door::order(const int32_t* order, int64_t len) const {
-  for (int64_t t = 0; order != nullptr && t < len; ++t) {
-    if (order[t] < 0 || order[t] >= len) {
-      bad("order", "0 <= token < " + std::to_string(len), std::to_string(order[t]));
-    }
+void Door::row_stride(const char* field, int64_t stride, int64_t rows, int64_t width) const {
+  if (rows > 1 && stride < width) {
+    bad(field, ">= " + std::to_string(width) + " (width)", std::to_string(stride));
   }
 }
 

@@ -1,9 +1,12 @@
-// What the doors of kernel families check, said in the same words by all of them.
+// What the doors of kernel families check, said in the same words by all of them: sizes, strides and
+// presence. A door never reads the contents of an array, which may lie on a device; what the numbers
+// in an array must be is checked once, where they enter (core/contents.h).
 #pragma once
 
 #include <cstdint>
 #include <string>
 
+#include "core/kernel_table.h"
 #include "core/view.h"
 
 namespace adder {
@@ -12,32 +15,66 @@ namespace adder {
 class Door {
  public:
   explicit constexpr Door(const char* family) : family_(family) {}
+  constexpr const char* family() const { return family_; }
 
   [[noreturn]] void bad(const std::string& field, std::string expected, std::string got) const;
   void at_least(const char* field, int64_t value, int64_t least) const;
+  /// A finite number, at least `least`.
+  void number(const char* field, double value, double least) const;
+  /// `value` divides `whole`, which has the name `of`.
+  void divides(const char* field, int64_t value, const char* of, int64_t whole) const;
   void given(const char* field, bool present) const;
+  template <class T>
+  void given(const char* field, const TokenView<T>& view) const {
+    given(field, view.data != nullptr);
+  }
   template <class T>
   void unit_stride(const char* field, const TokenView<T>& view) const {
     if (view && view.channel_stride != 1) {
       bad(field, "channel stride 1", std::to_string(view.channel_stride));
     }
   }
-  /// The integer arrays of a sequence kernel, which no shape can vouch for: cu_seqlens ascends
-  /// from 0 to len, slots are >= 0, order names tokens below len. Null arrays are absent, except
-  /// the cu_seqlens of a packed shape.
+  /// Rows of `width` elements, `stride` apart, do not overlap.
+  void row_stride(const char* field, int64_t stride, int64_t rows, int64_t width) const;
+  /// The arrays of a packed call: batch 1 and cu_seqlens present.
   template <class Shape, class Inputs>
   void sequence_arrays(const Shape& shape, const Inputs& in) const {
-    if (shape.packed()) boundaries(in.cu_seqlens, shape.sequences, shape.len);
-    slots(in.state_index, shape.state_rows());
-    order(in.order, shape.len);
+    if (shape.packed()) given("cu_seqlens", in.cu_seqlens != nullptr);
   }
 
  private:
-  void boundaries(const int32_t* cu_seqlens, int64_t sequences, int64_t len) const;
-  void slots(const int32_t* state_index, int64_t rows) const;
-  void order(const int32_t* order, int64_t len) const;
-
   const char* family_;
 };
+
+namespace door_detail {
+template <class T>
+bool starts16(const T* data, int64_t stride) {
+  return reinterpret_cast<uintptr_t>(data) % 16 == 0 &&
+         stride * static_cast<int64_t>(sizeof(T)) % 16 == 0;
+}
+template <class T>
+void see(Layout& layout, const TokenView<T>& view) {
+  if (!view) return;
+  layout.unit_stride = layout.unit_stride && view.channel_stride == 1;
+  layout.rows16 = layout.rows16 && starts16(view.data, view.batch_stride) &&
+                  starts16(view.data, view.token_stride);
+}
+}  // namespace door_detail
+
+/// How the views of a call lie; absent ones do not count.
+template <class... Views>
+Layout layout_of(const Views&... views) {
+  Layout layout;
+  (door_detail::see(layout, views), ...);
+  return layout;
+}
+/// The same with what a sequence kernel's inputs say about order and slots.
+template <class Inputs, class... Views>
+Layout sequence_layout(const Inputs& in, const Views&... views) {
+  Layout layout = layout_of(views...);
+  layout.order = in.order != nullptr;
+  layout.slots = in.state_index != nullptr;
+  return layout;
+}
 
 }  // namespace adder

@@ -31,33 +31,80 @@ struct LineInfo {
   /// Lines of one class give equal bits for any split of the length, any batch and any thread
   /// count. 0: promises equal bits only for the same call.
   int exact_class = 0;
+  /// Its products run on matrix units (AMX, AVX-512 BF16, tensor cores).
+  bool matrix_units = false;
+  /// Operands of its products are rounded to `dtype`, not only its inputs and outputs.
+  bool rounds_operands = false;
 };
 
-/// One line. Functions are typed by the family (Fns is a struct of function pointers; a null
-/// pointer means that the line has no such direction).
-template <class Shape, class Fns>
+/// How the arrays of a call lie, as far as a line may care. The door finds it from the views: the
+/// same while memory is planned as when the call runs.
+struct Layout {
+  bool unit_stride = true;  // every channel stride is 1
+  bool rows16 = true;       // every row begins at a multiple of 16 bytes
+  bool order = false;       // tokens are visited in a given order
+  bool slots = false;       // states are addressed by slot
+
+  bool operator==(const Layout&) const = default;
+};
+
+/// The functions of a line whose family has a forward and a backward.
+template <class Shape, class Forward, class Backward>
+struct TwoWay {
+  void (*forward)(const Shape&, const Forward&, Exec) = nullptr;
+  void (*backward)(const Shape&, const Backward&, Exec) = nullptr;
+
+  bool has(Direction direction) const {
+    return (direction == Direction::forward && forward != nullptr) ||
+           (direction == Direction::backward && backward != nullptr);
+  }
+  void call(const Shape& shape, const Forward& args, Exec exec) const {
+    forward(shape, args, exec);
+  }
+  void call(const Shape& shape, const Backward& args, Exec exec) const {
+    backward(shape, args, exec);
+  }
+};
+/// The same for a family without a backward of its own.
+template <class Shape, class Args>
+struct OneWay {
+  void (*forward)(const Shape&, const Args&, Exec) = nullptr;
+
+  bool has(Direction direction) const {
+    return direction == Direction::forward && forward != nullptr;
+  }
+  void call(const Shape& shape, const Args& args, Exec exec) const { forward(shape, args, exec); }
+};
+
+/// Threads that predictions assume, whatever the context has: a choice may not depend on it.
+inline constexpr int kPredictedThreads = 2;
+
+/// One line. Run is TwoWay or OneWay.
+template <class Shape, class Run>
 struct Line {
   LineInfo info;
   /// Correctness only: may this line run that shape here?
   bool (*accepts)(const Caps&, const Shape&);
-  /// Preference only: expected microseconds.
+  /// Preference only: expected microseconds of the whole call on kPredictedThreads threads of the
+  /// CPU, or on the GPU.
   double (*predict_us)(const Caps&, const Shape&, Direction);
-  int64_t (*scratch_bytes)(const Shape&, Direction);
-  Fns run;
-  bool (*has)(const Fns&, Direction);
+  int64_t (*scratch_bytes)(const Caps&, const Shape&, Direction);
+  Run run;
 };
-
-/// Line::has of a family whose functions are a forward and a backward.
-template <class Fns>
-bool has_direction(const Fns& run, Direction direction) {
-  return (direction == Direction::forward && run.forward != nullptr) ||
-         (direction == Direction::backward && run.backward != nullptr);
-}
 
 /// The LineInfo of a CPU line for storage type T.
 template <class T>
-LineInfo cpu_line(const char* name, int exact_class) {
+constexpr LineInfo cpu_line(const char* name, int exact_class) {
   return {name, Device::cpu, dtype_of<T>, exact_class};
+}
+/// For families of one line, or of lines that take every shape.
+template <class Shape>
+bool accepts_all(const Caps&, const Shape&) {
+  return true;
+}
+template <class Shape>
+int64_t no_scratch(const Caps&, const Shape&, Direction) {
+  return 0;
 }
 
 /// How the caller restricts the choice.
@@ -76,7 +123,7 @@ const L& pick_line(std::string_view family, std::span<const L> lines, const Caps
   const L* best = nullptr;
   double best_us = 0;
   for (const L& line : lines) {
-    if (line.info.device != caps.device || !line.has(line.run, direction)) continue;
+    if (line.info.device != caps.device || !line.run.has(direction)) continue;
     if (!choice.name.empty() && choice.name != line.info.name) continue;
     if (choice.exact_class != 0 && choice.exact_class != line.info.exact_class) continue;
     if (!line.accepts(caps, shape)) continue;
@@ -95,18 +142,34 @@ const L& pick_line(std::string_view family, std::span<const L> lines, const Caps
   return *best;
 }
 
-/// Runs `call(exec)` with the line's scratch taken from the context's arena. A measuring arena
-/// only records the need.
-template <class L, class Shape, class Call>
-void run_line(Context& context, const L& line, const Shape& shape, Direction direction,
-              const Call& call) {
+/// Device memory may be touched while one lives.
+class LineWindow {
+ public:
+  explicit LineWindow(DeviceBackend& backend) : backend_(backend) { backend_.begin_line(); }
+  ~LineWindow() { backend_.end_line(); }
+  LineWindow(const LineWindow&) = delete;
+  LineWindow& operator=(const LineWindow&) = delete;
+
+ private:
+  DeviceBackend& backend_;
+};
+
+/// What a door does once its checks are done: picks a line and runs it over scratch from the
+/// context's arena. A measuring arena only records the need.
+template <class L, class Shape, class Args>
+void run_line(Context& context, std::string_view family, std::span<const L> lines,
+              const Shape& shape, Direction direction, const Args& args, const Choice& choice) {
   ADDER_CHECK(context.arena != nullptr);
+  const L& line = pick_line(family, lines, context.caps, shape, direction, choice);
   Arena::Scope scope(*context.arena);
   Exec exec;
   exec.stream = context.stream;
   exec.threads = context.threads;
-  exec.scratch = context.arena->template take<std::byte>(line.scratch_bytes(shape, direction));
-  if (!context.arena->measuring()) call(exec);
+  exec.scratch =
+      context.arena->template take<std::byte>(line.scratch_bytes(context.caps, shape, direction));
+  if (context.planning()) return;
+  const LineWindow window(context.backend());
+  line.run.call(shape, args, exec);
 }
 
 }  // namespace adder

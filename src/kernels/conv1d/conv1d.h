@@ -21,7 +21,7 @@ struct Conv1dShape {
   int64_t width = 4;      // >= 1
   int64_t sequences = 0;  // > 0: packed by cu_seqlens
   bool silu = true;
-  bool strided = false;  // some view has a channel stride other than 1: set by the doors
+  Layout layout = {};    // set by the doors
 
   bool packed() const { return sequences > 0; }
   int64_t state_rows() const { return packed() ? sequences : batch; }
@@ -56,18 +56,14 @@ struct Conv1dBackward {
   TokenView<const T> gy;   // (batch, len, channels)
   const T* gsT = nullptr;  // (state_rows, width - 1, channels) or absent: 0; not slot-indexed
   TokenView<T> dx;         // written
-  Acc* dw = nullptr;       // (channels, width), written; may be absent
-  Acc* dbias = nullptr;    // (channels), written; may be absent
+  Acc* dw = nullptr;       // (channels, width); may be absent
+  Acc* dbias = nullptr;    // (channels); may be absent
+  bool accumulate = false;  // dw and dbias are added to instead of written
   T* ds0 = nullptr;        // (state_rows, width - 1, channels), written; may be absent
 };
 
 template <class T>
-struct Conv1dFunctions {
-  void (*forward)(const Conv1dShape&, const Conv1dForward<T>&, Exec);
-  void (*backward)(const Conv1dShape&, const Conv1dBackward<T>&, Exec);
-};
-template <class T>
-using Conv1dLine = Line<Conv1dShape, Conv1dFunctions<T>>;
+using Conv1dLine = Line<Conv1dShape, TwoWay<Conv1dShape, Conv1dForward<T>, Conv1dBackward<T>>>;
 
 /// T: double, float or Bf16.
 template <class T>

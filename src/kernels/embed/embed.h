@@ -1,5 +1,6 @@
-// Kernel family `embed`: token embedding. forward: out[i] = table[ids[i]]; backward: dtable[id] +=
-// sum of g over the rows with that id, in row order (no atomics; math.md 7.1). Thread-safe.
+// Kernel family `embed`: rows of a table by id (token embedding, math.md 7.1; copies of chosen rows).
+// forward: out[i] = table[ids[i]]; backward: dtable[id] (+)= sum of g over the rows with that id, in
+// row order (no atomics). Thread-safe.
 // <T, P>: T type of activations, P of the table. <double, double>, <float, float>, <Bf16, Bf16>,
 // <float, Bf16>.
 #pragma once
@@ -23,26 +24,22 @@ struct EmbedShape {
 
 template <class T, class P>
 struct EmbedForward {
-  const int32_t* ids = nullptr;  // (rows), each in [0, vocab): checked by the door
+  const int32_t* ids = nullptr;  // (rows), each in [0, vocab)
   const P* table = nullptr;      // (vocab, width)
   T* out = nullptr;              // (rows, width)
 };
 
-/// G: type of the incoming gradient is the residual's; dtable is accumulate_t<T>.
+/// g comes in the type of the residual stream, which is that of dtable.
 template <class T>
 struct EmbedBackward {
   const int32_t* ids = nullptr;
   const accumulate_t<T>* g = nullptr;  // (rows, width)
-  accumulate_t<T>* dtable = nullptr;   // (vocab, width), added to
+  accumulate_t<T>* dtable = nullptr;   // (vocab, width)
+  bool accumulate = false;             // dtable is added to; else written, zeros for absent ids
 };
 
 template <class T, class P>
-struct EmbedFunctions {
-  void (*forward)(const EmbedShape&, const EmbedForward<T, P>&, Exec);
-  void (*backward)(const EmbedShape&, const EmbedBackward<T>&, Exec);
-};
-template <class T, class P>
-using EmbedLine = Line<EmbedShape, EmbedFunctions<T, P>>;
+using EmbedLine = Line<EmbedShape, TwoWay<EmbedShape, EmbedForward<T, P>, EmbedBackward<T>>>;
 template <class T, class P>
 std::span<const EmbedLine<T, P>> embed_lines();
 template <class T, class P>

@@ -21,6 +21,7 @@ struct GemmShape {
   bool transpose_b = false;  // B is stored (n, k) instead of (k, n): a linear layer's weight
   bool accumulate = false;   // add to C instead of overwriting it
   bool bias = false;         // add bias[n] to every row
+  Layout layout = {};        // set by the door
 
   void check() const;
   /// dtype: of A; b_type: of B.
@@ -40,11 +41,7 @@ struct GemmArgs {
 };
 
 template <class TA, class TB, class TC>
-struct GemmFunctions {
-  void (*forward)(const GemmShape&, const GemmArgs<TA, TB, TC>&, Exec);
-};
-template <class TA, class TB, class TC>
-using GemmLine = Line<GemmShape, GemmFunctions<TA, TB, TC>>;
+using GemmLine = Line<GemmShape, OneWay<GemmShape, GemmArgs<TA, TB, TC>>>;
 template <class TA, class TB, class TC>
 std::span<const GemmLine<TA, TB, TC>> gemm_lines();
 

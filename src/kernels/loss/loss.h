@@ -23,30 +23,43 @@ struct LossShape {
   std::string describe() const;
 };
 
-template <class T>
+/// L: type of the logits; D: of their gradient, which is that of the products that follow.
+/// Instantiated for <double, double>, <float, float> and <float, Bf16>.
+template <class L, class D>
 struct LossForward {
-  using Acc = accumulate_t<T>;
-  const T* logits = nullptr;  // (rows, columns), row stride logit_stride
+  const L* logits = nullptr;  // (rows, columns), row stride logit_stride
   int64_t logit_stride = 0;
   const int32_t* targets = nullptr;  // (rows), in [0, vocab) or kIgnoreIndex
-  double* row_loss = nullptr;        // (rows), 0 where ignored: the caller sums them in order
-  T* dlogits = nullptr;              // (rows, columns), may be logits; absent: no gradient
+  double* row_loss = nullptr;        // (rows), 0 where ignored
+  D* dlogits = nullptr;  // (rows, columns), may be logits where D is L; absent: no gradient
   int64_t dlogit_stride = 0;
-  /// Factor of the gradient, normally 1 / (valid tokens of the whole step).
-  double gradient_scale = 1;
+  /// Factor of the gradient, normally 1 / (valid tokens of the whole step); absent: 1.
+  const double* gradient_scale = nullptr;
 };
 
-template <class T>
-struct LossFunctions {
-  void (*forward)(const LossShape&, const LossForward<T>&, Exec);
-};
-template <class T>
-using LossLine = Line<LossShape, LossFunctions<T>>;
-template <class T>
-std::span<const LossLine<T>> loss_lines();
-/// The door: also checks that every target is in range (Error names the row and the id).
-template <class T>
-void softmax_cross_entropy(Context& context, const LossShape& shape, const LossForward<T>& args,
+template <class L, class D>
+using LossLine = Line<LossShape, OneWay<LossShape, LossForward<L, D>>>;
+template <class L, class D>
+std::span<const LossLine<L, D>> loss_lines();
+template <class L, class D>
+void softmax_cross_entropy(Context& context, const LossShape& shape, const LossForward<L, D>& args,
                            const Choice& choice = {});
+
+/// *sum (+)= row_loss[0] + row_loss[1] + ..., in that order.
+struct LossSumArgs {
+  const double* row_loss = nullptr;  // (rows)
+  double* sum = nullptr;             // one
+  bool accumulate = false;
+};
+struct LossSumShape {
+  int64_t rows = 0;
+  void check() const;
+  Cost cost() const;
+  std::string describe() const;
+};
+using LossSumLine = Line<LossSumShape, OneWay<LossSumShape, LossSumArgs>>;
+std::span<const LossSumLine> loss_sum_lines();
+void sum_losses(Context& context, const LossSumShape& shape, const LossSumArgs& args,
+                const Choice& choice = {});
 
 }  // namespace adder

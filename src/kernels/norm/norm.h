@@ -52,17 +52,13 @@ struct NormBackward {
   const R* g_later = nullptr;  // (rows, width) or absent: 0; may be dr
   R* dr = nullptr;             // (rows, width), written
   T* dx = nullptr;             // (rows, width), the same rounded to T; absent: not written
-  Acc* dw = nullptr;           // (width), written; may be absent
-  Acc* db = nullptr;           // (width), written; may be absent
+  Acc* dw = nullptr;           // (width); may be absent
+  Acc* db = nullptr;           // (width); may be absent
+  bool accumulate = false;     // dw and db are added to instead of written
 };
 
 template <class T, class R>
-struct NormFunctions {
-  void (*forward)(const NormShape&, const NormForward<T, R>&, Exec);
-  void (*backward)(const NormShape&, const NormBackward<T, R>&, Exec);
-};
-template <class T, class R>
-using NormLine = Line<NormShape, NormFunctions<T, R>>;
+using NormLine = Line<NormShape, TwoWay<NormShape, NormForward<T, R>, NormBackward<T, R>>>;
 template <class T, class R>
 std::span<const NormLine<T, R>> norm_lines();
 template <class T, class R>
@@ -114,16 +110,13 @@ struct GatedNormBackward {
   int64_t dy_stride = 0;
   T* dz = nullptr;  // (rows, width), row stride dz_stride, written
   int64_t dz_stride = 0;
-  Acc* dw = nullptr;  // (width), written; may be absent
+  Acc* dw = nullptr;        // (width); may be absent
+  bool accumulate = false;  // dw is added to instead of written
 };
 
 template <class T>
-struct GatedNormFunctions {
-  void (*forward)(const GatedNormShape&, const GatedNormForward<T>&, Exec);
-  void (*backward)(const GatedNormShape&, const GatedNormBackward<T>&, Exec);
-};
-template <class T>
-using GatedNormLine = Line<GatedNormShape, GatedNormFunctions<T>>;
+using GatedNormLine =
+    Line<GatedNormShape, TwoWay<GatedNormShape, GatedNormForward<T>, GatedNormBackward<T>>>;
 template <class T>
 std::span<const GatedNormLine<T>> gated_norm_lines();
 template <class T>

@@ -1,12 +1,13 @@
 // Kernel family `optim`: AdamW (PyTorch order) and the global gradient norm (math.md 8.2).
-// Values that change from step to step are read from memory (StepValues), so that a whole step
-// can be captured in a CUDA graph later. Thread-safe.
+// Values that change from step to step are read from memory (StepState), so that a step only
+// enqueues. Thread-safe.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
 #include "core/kernel_table.h"
+#include "core/step_state.h"
 
 namespace adder {
 
@@ -15,13 +16,6 @@ struct OptimShape {
   void check() const;
   Cost cost(Dtype dtype) const;
   std::string describe() const;
-};
-
-struct StepValues {
-  double learning_rate = 0;
-  double clip_coefficient = 1;  // multiplies every gradient
-  int64_t step = 1;             // t, from 1
-  int32_t skip = 0;             // 1: leave everything as it is (non-finite norm)
 };
 
 struct AdamWConstants {
@@ -35,28 +29,48 @@ struct AdamWConstants {
 template <class Acc>
 struct AdamWArgs {
   AdamWConstants constants;
-  const StepValues* values = nullptr;
+  const StepState* state = nullptr;  // learning_rate, clip, skip, updates (t, this step included)
   const Acc* g = nullptr;  // (count)
   Acc* p = nullptr;        // (count) master parameters
+  Bf16* rounded = nullptr;  // (count) p rounded to nearest even; may be absent
   Acc* m = nullptr;        // (count)
   Acc* v = nullptr;        // (count)
 };
 
 template <class Acc>
-struct OptimFunctions {
-  void (*adamw)(const OptimShape&, const AdamWArgs<Acc>&, Exec);
-};
+using AdamWLine = Line<OptimShape, OneWay<OptimShape, AdamWArgs<Acc>>>;
 template <class Acc>
-using OptimLine = Line<OptimShape, OptimFunctions<Acc>>;
-template <class Acc>
-std::span<const OptimLine<Acc>> optim_lines();
+std::span<const AdamWLine<Acc>> adamw_lines();
+/// Leaves everything as it is where state->skip is set.
 template <class Acc>
 void adamw_step(Context& context, const OptimShape& shape, const AdamWArgs<Acc>& args,
                 const Choice& choice = {});
 
-/// Sum of squares in double, in an order fixed by the count. Non-finite input gives a non-finite
-/// sum.
+/// *sum (+)= the squares of g, in double, in an order fixed by the count. Non-finite input gives a
+/// non-finite sum.
 template <class Acc>
-double sum_of_squares(Context& context, int64_t count, const Acc* g);
+struct SquaresArgs {
+  const Acc* g = nullptr;  // (count)
+  double* sum = nullptr;   // one
+  bool accumulate = false;
+};
+template <class Acc>
+using SquaresLine = Line<OptimShape, OneWay<OptimShape, SquaresArgs<Acc>>>;
+template <class Acc>
+std::span<const SquaresLine<Acc>> squares_lines();
+template <class Acc>
+void sum_of_squares(Context& context, const OptimShape& shape, const SquaresArgs<Acc>& args,
+                    const Choice& choice = {});
+
+/// Between the gradients and AdamW, on one StepState: grad_norm = sqrt(squares); skip where the norm
+/// or loss_sum is not finite, and skipped counts it; else clip = min(1, clip_norm / (grad_norm +
+/// 1e-6)) as PyTorch's clip_grad_norm_ (1 where clip_norm is 0) and updates counts one more.
+struct DecisionArgs {
+  StepState* state = nullptr;
+  double clip_norm = 0;  // 0: no clipping
+};
+using DecisionLine = Line<OptimShape, OneWay<OptimShape, DecisionArgs>>;
+std::span<const DecisionLine> decision_lines();
+void decide_step(Context& context, const DecisionArgs& args, const Choice& choice = {});
 
 }  // namespace adder

@@ -17,25 +17,60 @@ struct PointwiseShape {
   std::string describe() const;
 };
 
-/// to[i] = from[i] rounded to To. Any pair of double, float, Bf16, F16 (table: one line a pair).
+/// to[i] = from[i] rounded to To, once, to nearest even. Any pair of double, float, Bf16, F16.
 template <class From, class To>
-void convert(Context& context, int64_t count, const From* from, To* to);
-
-/// sum[i] += x[i].
-template <class T>
-void add_into(Context& context, int64_t count, const T* x, T* sum);
+struct ConvertArgs {
+  const From* from = nullptr;  // (rows, width) dense
+  To* to = nullptr;            // (rows, width) dense
+};
+template <class From, class To>
+using ConvertLine = Line<PointwiseShape, OneWay<PointwiseShape, ConvertArgs<From, To>>>;
+template <class From, class To>
+std::span<const ConvertLine<From, To>> convert_lines();
+template <class From, class To>
+void convert(Context& context, const PointwiseShape& shape, const ConvertArgs<From, To>& args,
+             const Choice& choice = {});
 
 /// out[c] (+)= sum over rows of g[row, c]: bias gradients. Rows are summed in a fixed tree.
 template <class T>
-void column_sum(Context& context, const PointwiseShape& shape, const T* g, int64_t g_stride,
-                accumulate_t<T>* out, bool accumulate);
+struct ColumnSumArgs {
+  const T* g = nullptr;  // (rows, width), row stride g_stride
+  int64_t g_stride = 0;
+  accumulate_t<T>* out = nullptr;  // (width)
+  bool accumulate = false;
+};
+template <class T>
+using ColumnSumLine = Line<PointwiseShape, OneWay<PointwiseShape, ColumnSumArgs<T>>>;
+template <class T>
+std::span<const ColumnSumLine<T>> column_sum_lines();
+template <class T>
+void column_sum(Context& context, const PointwiseShape& shape, const ColumnSumArgs<T>& args,
+                const Choice& choice = {});
 
-/// A = -exp(A_log), and dA_log = dA A (math.md 3.2).
+/// Forward: A = -exp(A_log). Backward: dA_log (+)= dA A (math.md 3.2).
 template <class Acc>
-void decay_from_log(Context& context, int64_t count, const Acc* a_log, Acc* a);
+struct DecayForward {
+  const Acc* a_log = nullptr;  // (rows, width) dense
+  Acc* a = nullptr;
+};
 template <class Acc>
-void decay_log_gradient(Context& context, int64_t count, const Acc* a, const Acc* da, Acc* da_log,
-                        bool accumulate);
+struct DecayBackward {
+  const Acc* a = nullptr;
+  const Acc* da = nullptr;
+  Acc* da_log = nullptr;
+  bool accumulate = false;
+};
+template <class Acc>
+using DecayLine =
+    Line<PointwiseShape, TwoWay<PointwiseShape, DecayForward<Acc>, DecayBackward<Acc>>>;
+template <class Acc>
+std::span<const DecayLine<Acc>> decay_lines();
+template <class Acc>
+void decay_forward(Context& context, const PointwiseShape& shape, const DecayForward<Acc>& args,
+                   const Choice& choice = {});
+template <class Acc>
+void decay_backward(Context& context, const PointwiseShape& shape, const DecayBackward<Acc>& args,
+                    const Choice& choice = {});
 
 /// out = y silu(gate); views with row strides (gated MLP, math.md 7.6).
 template <class T>
@@ -61,12 +96,7 @@ struct GateBackward {
   int64_t dgate_stride = 0;
 };
 template <class T>
-struct GateFunctions {
-  void (*forward)(const PointwiseShape&, const GateForward<T>&, Exec);
-  void (*backward)(const PointwiseShape&, const GateBackward<T>&, Exec);
-};
-template <class T>
-using GateLine = Line<PointwiseShape, GateFunctions<T>>;
+using GateLine = Line<PointwiseShape, TwoWay<PointwiseShape, GateForward<T>, GateBackward<T>>>;
 template <class T>
 std::span<const GateLine<T>> gate_lines();
 template <class T>

@@ -35,13 +35,15 @@ struct S6Shape {
   bool gated = false;     // z is given
   bool complex = false;   // A, B, C and the states are complex: (re, im) pairs
   // Which optional arguments are there matters to cost() only.
+  Layout layout = {};  // set by the doors
 
   bool packed() const { return sequences > 0; }
   /// Numbers of one channel's state.
   int64_t state_numbers() const { return complex ? 2 * state : state; }
   /// Rows of h0 and hT: one a sequence.
   int64_t state_rows() const { return packed() ? sequences : batch; }
-  /// Chunk-boundary states that forward saves: an upper bound that serves packed rows too.
+  /// Chunk-boundary states that forward saves: an upper bound that serves packed rows too. The state
+  /// that enters chunk c of packed sequence q has the index cu_seqlens[q] / kS6Chunk + q + c.
   int64_t saved_chunks() const {
     return (len + kS6Chunk - 1) / kS6Chunk + (packed() ? sequences : 0);
   }
@@ -93,7 +95,8 @@ struct S6Backward {
   const Acc* saved = nullptr;  // as forward wrote it
   TokenView<const T> gy;       // (batch, len, dim)
   const Acc* ghT = nullptr;    // (state_rows, dim, state) or absent: 0; not indexed by slot
-  // Written (not added to); each may be absent.
+  // Each may be absent. Gradients of tokens and states are written; those of parameters (dA, dD,
+  // ddt_bias) are added to where `accumulate` is set.
   TokenView<T> du;          // (batch, len, dim)
   TokenView<T> ddt;         // (batch, len, dim), of the raw dt
   TokenView<T> dB;          // (batch, len, groups * state)
@@ -102,16 +105,12 @@ struct S6Backward {
   Acc* dA = nullptr;        // (dim, state)
   Acc* dD = nullptr;        // (dim)
   Acc* ddt_bias = nullptr;  // (dim)
+  bool accumulate = false;
   Acc* dh0 = nullptr;       // (state_rows, dim, state)
 };
 
 template <class T>
-struct S6Functions {
-  void (*forward)(const S6Shape&, const S6Forward<T>&, Exec);
-  void (*backward)(const S6Shape&, const S6Backward<T>&, Exec);
-};
-template <class T>
-using S6Line = Line<S6Shape, S6Functions<T>>;
+using S6Line = Line<S6Shape, TwoWay<S6Shape, S6Forward<T>, S6Backward<T>>>;
 
 /// A view whose one row stands for all tokens.
 template <class T>

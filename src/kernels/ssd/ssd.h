@@ -32,6 +32,7 @@ struct SsdShape {
   bool softplus = true;        // off: dt (+ dt_bias) is used as it is
   bool gated = false;          // z is given
   bool d_per_channel = false;  // D is (heads * head_dim), not (heads)
+  Layout layout = {};          // set by the doors
 
   bool packed() const { return sequences > 0; }
   int64_t inner() const { return heads * head_dim; }
@@ -39,7 +40,8 @@ struct SsdShape {
   int64_t state_rows() const { return packed() ? sequences : batch; }
   int64_t state_elements() const { return heads * head_dim * state; }  // of one row
   int64_t d_elements() const { return d_per_channel ? inner() : heads; }
-  /// Chunk-boundary states that forward saves: an upper bound that serves packed rows too.
+  /// Chunk-boundary states that forward saves: an upper bound that serves packed rows too. The state
+  /// that enters chunk c of packed sequence q has the index cu_seqlens[q] / chunk + q + c.
   int64_t saved_chunks() const { return (len + chunk - 1) / chunk + (packed() ? sequences : 0); }
   int64_t saved_elements() const { return batch * saved_chunks() * state_elements(); }
 
@@ -80,8 +82,8 @@ struct SsdForward {
   SsdInputs<T> in;
   TokenView<T> y;     // (batch, len, heads * head_dim)
   Acc* hT = nullptr;  // (slots, heads, head_dim, state) or absent; may be the same memory as h0
-  // (batch, saved_chunks, heads, head_dim, state): the state that enters each chunk, packed
-  // sequences one after the other; absent: inference. Every line writes the same layout.
+  // (batch, saved_chunks, heads, head_dim, state): the state that enters each chunk, at the index
+  // that SsdShape::saved_chunks gives; absent: inference. Every line writes the same layout.
   Acc* saved = nullptr;
 };
 
@@ -92,7 +94,8 @@ struct SsdBackward {
   const Acc* saved = nullptr;  // as forward wrote it, by whichever line
   TokenView<const T> gy;       // (batch, len, heads * head_dim)
   const Acc* ghT = nullptr;    // (state_rows, heads, head_dim, state) or absent: 0; not by slot
-  // Written (not added to); each may be absent.
+  // Each may be absent. Gradients of tokens and states are written; those of parameters (dA, dD,
+  // ddt_bias) are added to where `accumulate` is set.
   TokenView<T> dx;          // (batch, len, heads * head_dim)
   TokenView<T> ddt;         // (batch, len, heads), of the raw dt
   TokenView<T> dB;          // (batch, len, groups * state)
@@ -101,16 +104,12 @@ struct SsdBackward {
   Acc* dA = nullptr;        // (heads)
   Acc* dD = nullptr;        // as D
   Acc* ddt_bias = nullptr;  // (heads)
+  bool accumulate = false;
   Acc* dh0 = nullptr;       // (state_rows, heads, head_dim, state)
 };
 
 template <class T>
-struct SsdFunctions {
-  void (*forward)(const SsdShape&, const SsdForward<T>&, Exec);
-  void (*backward)(const SsdShape&, const SsdBackward<T>&, Exec);
-};
-template <class T>
-using SsdLine = Line<SsdShape, SsdFunctions<T>>;
+using SsdLine = Line<SsdShape, TwoWay<SsdShape, SsdForward<T>, SsdBackward<T>>>;
 
 /// The lines for storage type T: double, float or Bf16. "recurrent" is the linear form,
 /// "quadratic" the masked-matrix form, "chunked*" the block decomposition.

@@ -1,0 +1,49 @@
+// Devices, the kinds of memory that they have, and what a device can do besides running table lines:
+// give memory, fill it, copy it, tell the time. Nobody above the kernels dereferences memory of kind
+// `device`: its contents pass through copies.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+namespace adder {
+
+enum class Device : uint8_t { cpu, cuda };
+
+/// host: ordinary memory. pinned: host memory that the device copies from and to without a detour.
+/// device: memory that table lines work on; on the CPU it lies in the same RAM.
+enum class MemoryKind : uint8_t { host, pinned, device };
+
+struct Memory {
+  MemoryKind kind = MemoryKind::host;
+  Device device = Device::cpu;
+  int ordinal = 0;  // which of several devices of one type
+};
+
+/// One type of device. Calls on a stream (null: the default one; the CPU has no other) run in order;
+/// only synchronize() waits for them. Thread-safe.
+class DeviceBackend {
+ public:
+  virtual ~DeviceBackend() = default;
+  /// Aligned to kAlignment, uninitialised; null when there is no more.
+  virtual std::byte* allocate(int64_t bytes, const Memory& memory) = 0;
+  virtual void release(std::byte* data, int64_t bytes, const Memory& memory) = 0;
+  virtual void fill(void* stream, void* to, int byte, int64_t bytes) = 0;
+  /// Between any two kinds of memory. The host may not touch `from` or `to` before synchronize().
+  virtual void copy(void* stream, void* to, const void* from, int64_t bytes) = 0;
+  virtual void synchronize(void* stream) = 0;
+  /// Microseconds that `work` takes by the clock of the device.
+  virtual double elapsed_us(void* stream, const std::function<void()>& work) = 0;
+  /// Around every table line: memory of kind `device` may be touched between the two.
+  virtual void begin_line() {}
+  virtual void end_line() {}
+};
+
+/// Throws Error where this build or this machine has no such device.
+DeviceBackend& device_backend(Device device);
+/// Puts another backend in place (a CUDA build at start, the fence of the tests); null: the built-in
+/// one. Not thread-safe; buffers made before must not outlive the change.
+void set_device_backend(Device device, DeviceBackend* backend);
+
+}  // namespace adder
