@@ -156,7 +156,8 @@ std::vector<std::string> ModelFiles::names() const {
 }
 
 template <class T>
-void ModelFiles::read_as(std::string_view name, T* out, std::span<const int64_t> expected) const {
+void ModelFiles::read_part(std::string_view name, std::span<const int64_t> expected, int64_t first,
+                           int64_t count, T* out) const {
   const std::string stored = stored_name(name);
   const SafetensorsFile& file = file_of(stored);
   const TensorInfo tensor = file.info(stored);
@@ -164,7 +165,12 @@ void ModelFiles::read_as(std::string_view name, T* out, std::span<const int64_t>
     throw Error({"wrong shape", tensor_where(file.path(), stored), shape_text(expected),
                  shape_text(tensor.shape)});
   }
-  file.read_as(stored, out);
+  file.read_part(stored, first, count, out);
+}
+
+template <class T>
+void ModelFiles::read_as(std::string_view name, T* out, std::span<const int64_t> expected) const {
+  read_part(name, expected, 0, info(name).elements(), out);
 }
 
 template <class T>
@@ -176,6 +182,7 @@ std::vector<T> ModelFiles::read_as(std::string_view name, std::span<const int64_
 
 #define ADDER_INSTANTIATE(T)                                                               \
   template void ModelFiles::read_as(std::string_view, T*, std::span<const int64_t>) const; \
+  template void ModelFiles::read_part(std::string_view, std::span<const int64_t>, int64_t, int64_t, T*) const; \
   template std::vector<T> ModelFiles::read_as(std::string_view, std::span<const int64_t>) const;
 ADDER_INSTANTIATE(double)
 ADDER_INSTANTIATE(float)

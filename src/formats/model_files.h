@@ -48,6 +48,11 @@ class ModelFiles {
   template <class T>
   std::vector<T> read_as(std::string_view name, std::span<const int64_t> expected) const;
 
+  /// Elements [first, first + count) of it only: how large tensors are read in pieces.
+  template <class T>
+  void read_part(std::string_view name, std::span<const int64_t> expected, int64_t first,
+                 int64_t count, T* out) const;
+
  private:
   void open_weights();
   void open_shards(const std::string& index_path);

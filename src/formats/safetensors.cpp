@@ -164,16 +164,28 @@ std::span<const std::byte> SafetensorsFile::data(std::string_view name) const {
 
 template <class T>
 void SafetensorsFile::read_as(std::string_view name, T* out) const {
-  const TensorInfo tensor = info(name);
-  read_elements(file_, data_begin_ + tensor.begin, tensor, out, tensor_where(path(), name));
+  read_part(name, 0, info(name).elements(), out);
 }
 
-template void SafetensorsFile::read_as(std::string_view, double*) const;
-template void SafetensorsFile::read_as(std::string_view, float*) const;
-template void SafetensorsFile::read_as(std::string_view, Bf16*) const;
-template void SafetensorsFile::read_as(std::string_view, F16*) const;
-template void SafetensorsFile::read_as(std::string_view, int64_t*) const;
-template void SafetensorsFile::read_as(std::string_view, int32_t*) const;
+template <class T>
+void SafetensorsFile::read_part(std::string_view name, int64_t first, int64_t count, T* out) const {
+  TensorInfo part = info(name);
+  ADDER_CHECK(first >= 0 && count >= 0 && count <= part.elements() - first);
+  part.begin += first * dtype_bytes(part.dtype);
+  part.end = part.begin + count * dtype_bytes(part.dtype);
+  read_elements(file_, data_begin_ + part.begin, part, out, tensor_where(path(), name));
+}
+
+#define ADDER_INSTANTIATE(T)                                           \
+  template void SafetensorsFile::read_as(std::string_view, T*) const; \
+  template void SafetensorsFile::read_part(std::string_view, int64_t, int64_t, T*) const;
+ADDER_INSTANTIATE(double)
+ADDER_INSTANTIATE(float)
+ADDER_INSTANTIATE(Bf16)
+ADDER_INSTANTIATE(F16)
+ADDER_INSTANTIATE(int64_t)
+ADDER_INSTANTIATE(int32_t)
+#undef ADDER_INSTANTIATE
 
 namespace {
 

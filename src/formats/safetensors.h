@@ -42,6 +42,9 @@ class SafetensorsFile {
   /// Reads all elements of a tensor as T, see convert_elements. `out` holds info(name).elements().
   template <class T>
   void read_as(std::string_view name, T* out) const;
+  /// Elements [first, first + count) only.
+  template <class T>
+  void read_part(std::string_view name, int64_t first, int64_t count, T* out) const;
 
   /// One tensor in 40 bytes: texts are offsets into the header, so that a header of many tiny
   /// tensors cannot take much more memory than itself.

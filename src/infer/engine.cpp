@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "core/contents.h"
 #include "core/error.h"
 #include "kernels/loss/loss.h"
 
@@ -19,6 +20,11 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
+Context context_of(Context context, int threads) {
+  context.threads = threads > 0 ? threads : available_threads();
+  return context;
+}
+
 }  // namespace
 
 void EngineOptions::check() const {
@@ -32,22 +38,13 @@ void EngineOptions::check() const {
   require("chunk", chunk, 1);
 }
 
-void check_token_ids(std::span<const int32_t> ids, int64_t vocab, int64_t first) {
-  for (size_t i = 0; i < ids.size(); ++i) {
-    if (ids[i] >= 0 && ids[i] < vocab) continue;
-    throw Error({"token id out of range",
-                 "position " + std::to_string(first + static_cast<int64_t>(i)),
-                 "[0, " + std::to_string(vocab) + ")", std::to_string(ids[i])});
-  }
-}
-
 Engine::Engine(std::shared_ptr<const LanguageModel<float>> model, const EngineOptions& options)
-    : model_(std::move(model)), options_(options) {
-  options_.check();
-  state_ = model_->make_state(options_.slots);
-  context_.threads = options_.threads > 0 ? options_.threads : available_threads();
-  context_.arena = &arena_;
-}
+    : model_(std::move(model)),
+      options_((options.check(), options)),
+      runner_(*model_, context_of(model_->store().context(), options.threads), "engine"),
+      state_(model_->make_state(options_.slots, runner_.context())),
+      row_loss_(runner_.context().memory(MemoryKind::device)),
+      sampling_(runner_.context().memory(MemoryKind::device)) {}
 
 void Engine::check_slot(int64_t slot) const {
   if (slot >= 0 && slot < state_->slots()) return;
@@ -57,37 +54,35 @@ void Engine::check_slot(int64_t slot) const {
 
 void Engine::reset(int64_t slot) {
   check_slot(slot);
-  state_->reset(slot);
+  state_->reset(runner_.context(), slot);
 }
 
-void Engine::run(const TokenLayout& layout, const int32_t* ids, bool last_only) {
-  const int64_t rows = last_only ? layout.batch : layout.rows();
-  const size_t needed = static_cast<size_t>(rows * logit_stride());
-  if (logits_.size() < needed) logits_.resize(needed);
-  const auto call = [&](Context& context) {
-    model_->logits(context, layout, ids, state_.get(), last_only, logits_.data());
-  };
-  const auto key = std::make_tuple(layout.batch, layout.len, last_only);
-  auto planned = planned_.find(key);
-  if (planned == planned_.end()) {
-    planned = planned_.emplace(key, plan_bytes(context_, call)).first;
+std::span<const float> Engine::fetch_logits(const float* logits, int64_t rows) {
+  const auto count = static_cast<size_t>(rows * logit_stride());
+  if (logits_.size() < count) logits_.resize(count);
+  runner_.fetch(logits_.data(), logits, rows * logit_stride());
+  return std::span<const float>(logits_).first(count);
+}
+
+const float* Engine::advance(int64_t slot, std::span<const int32_t> ids) {
+  check_slot(slot);
+  if (ids.empty()) throw Error({"no tokens to prefill", "engine", "at least one", "none"});
+  check_ids(ids, vocab(), "engine");  // all of them, before any state has changed
+  const auto index = static_cast<int32_t>(slot);
+  const float* logits = nullptr;
+  CallInput input;
+  input.slots = {&index, 1};
+  input.last_only = true;
+  for (size_t first = 0; first < ids.size(); first += input.ids.size()) {
+    input.len = std::min(options_.chunk, static_cast<int64_t>(ids.size() - first));
+    input.ids = ids.subspan(first, static_cast<size_t>(input.len));
+    logits = runner_.enqueue_logits(runner_.load(input, state_->slots()), state_.get());
   }
-  if (planned->second > arena_.capacity()) arena_ = Arena(planned->second);
-  call(context_);
+  return logits;
 }
 
 std::span<const float> Engine::prefill(int64_t slot, std::span<const int32_t> ids) {
-  check_slot(slot);
-  if (ids.empty()) throw Error({"no tokens to prefill", "engine", "at least one", "none"});
-  check_token_ids(ids, vocab());
-  const int32_t index = static_cast<int32_t>(slot);
-  TokenLayout layout;
-  layout.state_index = &index;
-  for (size_t first = 0; first < ids.size(); first += static_cast<size_t>(layout.len)) {
-    layout.len = std::min(options_.chunk, static_cast<int64_t>(ids.size() - first));
-    run(layout, ids.data() + first, true);
-  }
-  return std::span<const float>(logits_).first(static_cast<size_t>(vocab()));
+  return fetch_logits(advance(slot, ids), 1).first(static_cast<size_t>(vocab()));
 }
 
 std::span<const float> Engine::step(std::span<const int32_t> slots, std::span<const int32_t> ids) {
@@ -95,21 +90,13 @@ std::span<const float> Engine::step(std::span<const int32_t> slots, std::span<co
     throw Error({"one token for each slot", "engine: step", std::to_string(slots.size()),
                  std::to_string(ids.size())});
   }
-  std::vector<int32_t> sorted(slots.begin(), slots.end());
-  std::sort(sorted.begin(), sorted.end());
-  check_slot(sorted.front());
-  check_slot(sorted.back());
-  const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
-  if (twice != sorted.end()) {
-    throw Error({"slot named twice", "engine: step", "", std::to_string(*twice)});
-  }
-  check_token_ids(ids, vocab());
-  TokenLayout layout;
-  layout.batch = static_cast<int64_t>(slots.size());
-  layout.len = 1;
-  layout.state_index = slots.data();
-  run(layout, ids.data(), true);
-  return std::span<const float>(logits_).first(slots.size() * static_cast<size_t>(logit_stride()));
+  CallInput input;
+  input.batch = static_cast<int64_t>(slots.size());
+  input.len = 1;
+  input.ids = ids;
+  input.slots = slots;
+  const float* logits = runner_.enqueue_logits(runner_.load(input, state_->slots()), state_.get());
+  return fetch_logits(logits, input.batch);
 }
 
 void Engine::score(int64_t slot, std::span<const int32_t> ids, std::span<const int32_t> targets,
@@ -119,28 +106,54 @@ void Engine::score(int64_t slot, std::span<const int32_t> ids, std::span<const i
     throw Error({"one target for each id", "engine: score", std::to_string(ids.size()),
                  std::to_string(targets.size())});
   }
-  check_token_ids(ids, vocab());
-  check_token_ids(targets, vocab());
-  const int32_t index = static_cast<int32_t>(slot);
-  TokenLayout layout;
-  layout.state_index = &index;
-  for (size_t first = 0; first < ids.size(); first += static_cast<size_t>(layout.len)) {
-    layout.len = std::min(options_.chunk, static_cast<int64_t>(ids.size() - first));
-    run(layout, ids.data() + first, false);
+  check_ids(ids, vocab(), "engine");
+  check_ids(targets, vocab(), "engine: targets");
+  const auto index = static_cast<int32_t>(slot);
+  CallInput input;
+  input.slots = {&index, 1};
+  for (size_t first = 0; first < ids.size(); first += input.ids.size()) {
+    input.len = std::min(options_.chunk, static_cast<int64_t>(ids.size() - first));
+    input.ids = ids.subspan(first, static_cast<size_t>(input.len));
+    input.targets = targets.subspan(first, static_cast<size_t>(input.len));
+    const TokenBatch batch = runner_.load(input, state_->slots());
     LossShape shape;
-    shape.rows = layout.len;
+    shape.rows = input.len;
     shape.vocab = vocab();
     shape.columns = logit_stride();
-    LossForward<float> loss;
-    loss.logits = logits_.data();
+    LossForward<float, float> loss;
+    loss.logits = runner_.enqueue_logits(batch, state_.get());
     loss.logit_stride = logit_stride();
-    loss.targets = targets.data() + first;
-    loss.row_loss = nats + first;
-    const int64_t bytes = plan_bytes(
-        context_, [&](Context& measuring) { softmax_cross_entropy(measuring, shape, loss); });
-    if (bytes > arena_.capacity()) arena_ = Arena(bytes);
-    softmax_cross_entropy(context_, shape, loss);
+    loss.targets = batch.targets;
+    loss.row_loss = row_loss_.hold(input.len);
+    runner_.workspace().run(
+        [&](Context& context) { softmax_cross_entropy(context, shape, loss); });
+    runner_.fetch(nats + first, loss.row_loss, input.len);
   }
+}
+
+int32_t Engine::draw(const float* logits, const SampleRow& row, std::span<const int32_t> history) {
+  const bool penalty = row.options.repetition_penalty != 1.0;
+  const int64_t previous = penalty ? static_cast<int64_t>(history.size()) : 0;
+  const int64_t history_at = align_up(int64_t{sizeof(SampleRow)});
+  const int64_t id_at = history_at + align_up(previous * int64_t{sizeof(int32_t)});
+  std::byte* memory = sampling_.hold(id_at + kAlignment);
+  auto* device_row = reinterpret_cast<SampleRow*>(memory);
+  auto* device_history = reinterpret_cast<int32_t*>(memory + history_at);
+  SampleRow filled = row;
+  filled.previous_count = previous;
+  copy_elements(runner_.context(), device_row, &filled, 1);
+  copy_elements(runner_.context(), device_history, history.data(), previous);
+  SampleArgs args;
+  args.logits = logits;
+  args.logit_stride = logit_stride();
+  args.options = device_row;
+  args.previous = device_history;
+  args.ids = reinterpret_cast<int32_t*>(memory + id_at);
+  runner_.workspace().run(
+      [&](Context& context) { sample_tokens(context, {1, vocab()}, args); });
+  int32_t id = kNoToken;
+  runner_.fetch(&id, args.ids, 1);
+  return id;
 }
 
 std::vector<int32_t> Engine::start(std::span<const int32_t> prompt) const {
@@ -166,18 +179,25 @@ GenerationResult Engine::generate(int64_t slot, std::span<const int32_t> prompt,
   result.prompt_tokens = static_cast<int64_t>(history.size());
   reset(slot);
   const Stopwatch prefill_watch;
-  std::span<const float> logits = prefill(slot, history);
+  const float* logits = advance(slot, history);
+  runner_.context().backend().synchronize(runner_.context().stream);
   result.prefill_seconds = prefill_watch.seconds();
 
-  const int32_t index = static_cast<int32_t>(slot);
+  SampleRow row;
+  row.options = options.sampling;
+  row.sequence = options.sequence;
   const Stopwatch decode_watch;
   for (int64_t position = 0; position < options.max_tokens; ++position) {
     if (position > 0) {
-      logits = step({&index, 1}, {&history.back(), 1}).first(static_cast<size_t>(vocab()));
+      logits = advance(slot, std::span<const int32_t>(history).last(1));
       ++result.steps;
     }
-    const int32_t id = sample_token(options.sampling, logits, history, options.sequence,
-                                    static_cast<uint64_t>(position));
+    row.position = static_cast<uint64_t>(position);
+    const int32_t id = draw(logits, row, history);
+    if (id == kNoToken) {
+      throw Error({"no token can be drawn", "sampling", "a logit above -inf",
+                   std::to_string(vocab()) + " logits, all -inf or NaN"});
+    }
     if (std::find(options.end_ids.begin(), options.end_ids.end(), id) != options.end_ids.end()) {
       result.reason = StopReason::end_token;
       break;

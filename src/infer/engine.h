@@ -5,14 +5,12 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <span>
-#include <tuple>
 #include <vector>
 
 #include "kernels/sample/sample.h"
-#include "models/language_model.h"
+#include "models/model_runner.h"
 
 namespace adder {
 
@@ -42,9 +40,6 @@ struct GenerationResult {
   double decode_seconds = 0;  // all steps, sampling included
 };
 
-/// Throws Error naming the first position (counted from `first`) whose id is outside [0, vocab).
-void check_token_ids(std::span<const int32_t> ids, int64_t vocab, int64_t first = 0);
-
 /// Not thread-safe: one engine a thread. The model is only read, so engines can share it.
 ///
 /// Logits are (rows, logit_stride()) in f32 and stay valid until the next call; the columns from
@@ -54,7 +49,7 @@ class Engine {
  public:
   explicit Engine(std::shared_ptr<const LanguageModel<float>> model,
                   const EngineOptions& options = {});
-  Engine(const Engine&) = delete;  // the context points into the engine
+  Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
   const LanguageModel<float>& model() const { return *model_; }
@@ -85,16 +80,19 @@ class Engine {
  private:
   void check_slot(int64_t slot) const;
   std::vector<int32_t> start(std::span<const int32_t> prompt) const;
-  void run(const TokenLayout& layout, const int32_t* ids, bool last_only);
+  /// Advances a slot over `ids` in chunks; the logits of the last token, in the memory of the device.
+  const float* advance(int64_t slot, std::span<const int32_t> ids);
+  /// Draws from logits in the memory of the device; kNoToken where nothing can be drawn.
+  int32_t draw(const float* logits, const SampleRow& row, std::span<const int32_t> history);
+  std::span<const float> fetch_logits(const float* logits, int64_t rows);
 
   std::shared_ptr<const LanguageModel<float>> model_;
   EngineOptions options_;
+  ModelRunner<float> runner_;
   std::unique_ptr<DecodeState> state_;
-  Context context_;
-  Arena arena_{0};
-  // Arena bytes by (batch, len, last_only), each planned once.
-  std::map<std::tuple<int64_t, int64_t, bool>, int64_t> planned_;
   std::vector<float> logits_;
+  DeviceArray<double> row_loss_;
+  DeviceArray<std::byte> sampling_;  // options and ids so far, and the id that was drawn
 };
 
 }  // namespace adder

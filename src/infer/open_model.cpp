@@ -5,10 +5,10 @@
 
 namespace adder {
 
-OpenedModel open_model(const std::string& directory, Dtype compute) {
+OpenedModel open_model(const std::string& directory, const ModelBuild& build) {
   OpenedModel opened;
   opened.generation = ModelFiles(directory).generation();
-  opened.model = load_model<float>(directory, compute);
+  opened.model = load_model<float>(directory, build);
   return opened;
 }
 

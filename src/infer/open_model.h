@@ -17,8 +17,8 @@ struct OpenedModel {
   GenerationConfig generation;  // generation_config.json over the token ids of config.json
 };
 
-/// Throws Error naming file, tensor, expected and got. compute: f32 or bf16.
-OpenedModel open_model(const std::string& directory, Dtype compute);
+/// Throws Error naming file, tensor, expected and got.
+OpenedModel open_model(const std::string& directory, const ModelBuild& build);
 
 /// The request that a model asks for by itself (formats.md 3.6): its end tokens; its temperature,
 /// top_k, top_p and min_p where do_sample is true; greedy where do_sample is false;

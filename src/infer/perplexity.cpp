@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/contents.h"
 #include "core/error.h"
 
 namespace adder {
@@ -31,46 +32,26 @@ Perplexity carried(std::shared_ptr<const LanguageModel<float>> model, std::span<
   return sum;
 }
 
-// Windows of equal length in batches: ids[first + w * window ...] for w < batch.
-class WindowBatch {
- public:
-  WindowBatch(const LanguageModel<float>& model, int threads) : model_(model) {
-    context_.threads = threads > 0 ? threads : available_threads();
-    context_.arena = &arena_;
-  }
-
-  void score(const int32_t* ids, int64_t batch, int64_t window, double* nats) {
-    TokenBatch call;
-    call.layout.batch = batch;
-    call.layout.len = window;
-    call.ids = ids;
-    call.targets = ids + 1;  // windows follow each other, so the targets are one array too
-    const int64_t bytes = plan_bytes(
-        context_, [&](Context& measuring) { model_.evaluate(measuring, call, {}, nats); });
-    if (bytes > arena_.capacity()) arena_ = Arena(bytes);
-    model_.evaluate(context_, call, {}, nats);
-  }
-
- private:
-  const LanguageModel<float>& model_;
-  Context context_;
-  Arena arena_{0};
-};
-
 Perplexity windowed(const LanguageModel<float>& model, std::span<const int32_t> ids,
                     const PerplexityOptions& options, const ScoreProgress& progress) {
   const int64_t count = static_cast<int64_t>(ids.size()) - 1;
   const int64_t most = std::max<int64_t>(1, kCallTokens / options.window);
-  WindowBatch batch(model, options.threads);
+  Context context = model.store().context();
+  context.threads = options.threads > 0 ? options.threads : available_threads();
+  ModelRunner<float> runner(model, context, "eval");
   Perplexity sum;
-  std::vector<double> nats;
   while (sum.tokens < count) {
     const int64_t rest = count - sum.tokens;
     const int64_t window = std::min(options.window, rest);
     const int64_t windows = std::min(most, rest / window);
-    nats.resize(static_cast<size_t>(windows * window));
-    batch.score(ids.data() + sum.tokens, windows, window, nats.data());
-    for (const double value : nats) sum.total_nats += value;
+    CallInput input;
+    input.batch = windows;
+    input.len = window;
+    input.ids = ids.subspan(static_cast<size_t>(sum.tokens), static_cast<size_t>(input.rows()));
+    // Windows follow each other, so their targets are one array too.
+    input.targets =
+        ids.subspan(static_cast<size_t>(sum.tokens) + 1, static_cast<size_t>(input.rows()));
+    for (const double value : runner.losses(input)) sum.total_nats += value;
     sum.tokens += windows * window;
     if (progress) progress(sum.tokens);
   }
@@ -91,7 +72,7 @@ Perplexity measure_perplexity(std::shared_ptr<const LanguageModel<float>> model,
   if (options.window < 0) {
     throw Error({"out of range", "eval: window", ">= 0", std::to_string(options.window)});
   }
-  check_token_ids(ids, model->config().vocab_size);
+  check_ids(ids, model->config().vocab_size, "eval");
   if (ids.size() < 2) return {};
   if (options.window > 0) return windowed(*model, ids, options, progress);
   return carried(std::move(model), ids, options, progress);

@@ -15,12 +15,6 @@ struct GatedMlpConfig {
   void check() const;  // throws Error naming the field
 };
 
-template <class M>
-struct GatedMlpFields {
-  M fc1{};  // (2 width, d_model), rows y then gate
-  M fc2{};  // (d_model, width)
-};
-
 template <class T>
 struct GatedMlpSaved : MixerSaved {
   T* pair = nullptr;   // (rows, 2 width): y and gate
@@ -46,8 +40,9 @@ class GatedMlp : public Mixer<T> {
   GatedMlpSaved<T> carve(Context& context, const TokenLayout& layout) const;
 
   GatedMlpConfig config_;
-  GatedMlpFields<Matrix> weights_;
-  GatedMlpFields<Acc*> grads_;
+  Matrix fc1_;  // (2 width, d_model), rows y then gate
+  Matrix fc2_;  // (d_model, width)
+  MatrixGrad<Acc> fc1_grad_, fc2_grad_;
 };
 
 }  // namespace adder

@@ -4,24 +4,10 @@
 
 #include "kernels/gemm/gemm.h"
 #include "kernels/loss/loss.h"
-#include "kernels/pointwise/pointwise.h"
 #include "layers/linear.h"
 
 namespace adder {
 namespace {
-
-// dlogits in the type that the products take: rounded into a slice of its own unless it is that
-// type already.
-template <class T>
-const T* as_activations(Context& context, int64_t count, const accumulate_t<T>* dlogits) {
-  if constexpr (std::is_same_v<T, accumulate_t<T>>) {
-    return dlogits;
-  } else {
-    T* rounded = context.arena->take<T>(count);
-    convert(context, count, dlogits, rounded);
-    return rounded;
-  }
-}
 
 template <class T>
 void slice_loss(Context& context, const HeadLoss<T>& args, int64_t first, int64_t rows) {
@@ -38,24 +24,28 @@ void slice_loss(Context& context, const HeadLoss<T>& args, int64_t first, int64_
   shape.columns = columns;
   shape.label_smoothing = args.label_smoothing;
   shape.z_loss = args.z_loss;
-  LossForward<Acc> loss;
+  LossForward<Acc, T> loss;
   loss.logits = logits;
   loss.logit_stride = columns;
   loss.targets = args.targets + first;
   loss.row_loss = args.row_loss + first;
   loss.gradient_scale = args.gradient_scale;
   if (args.dhidden != nullptr) {
-    loss.dlogits = logits;
+    if constexpr (std::is_same_v<T, Acc>) {
+      loss.dlogits = logits;
+    } else {
+      loss.dlogits = context.arena->take<T>(rows * columns);
+    }
     loss.dlogit_stride = columns;
   }
   softmax_cross_entropy(context, shape, loss);
   if (args.dhidden == nullptr) return;
 
-  const T* dlogits = as_activations<T>(context, rows * columns, logits);
-  linear_backward_input<T>(context, rows, {dlogits, columns}, args.weight,
+  const Rows<const T> dlogits = {loss.dlogits, columns};
+  linear_backward_input<T>(context, rows, dlogits, args.weight,
                            {args.dhidden + first * args.d_model, args.d_model});
-  linear_backward_weight<T>(context, rows, {dlogits, columns}, {hidden, args.d_model}, args.weight,
-                            args.dweight, nullptr);
+  linear_backward_weight<T>(context, rows, dlogits, {hidden, args.d_model}, args.weight,
+                            args.dweight);
 }
 
 }  // namespace

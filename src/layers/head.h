@@ -25,9 +25,9 @@ struct HeadLoss {
   double z_loss = 0;
   double* row_loss = nullptr;  // (rows), written
   // For the gradient; all absent for evaluation.
-  double gradient_scale = 1;
-  T* dhidden = nullptr;    // (rows, d_model), written
-  Acc* dweight = nullptr;  // (padded vocab, d_model), added to; absent: frozen
+  const double* gradient_scale = nullptr;  // one number, in the memory of the device
+  T* dhidden = nullptr;                    // (rows, d_model), written
+  MatrixGrad<Acc> dweight;                 // (padded vocab, d_model), added to; absent: frozen
 };
 
 template <class T>

@@ -26,16 +26,10 @@ template <class T>
 void linear_backward_input(Context& context, int64_t rows, Rows<const T> gy, const Matrix& w,
                            Rows<T> dx, bool accumulate = false);
 
-/// dw += gy^T x in fp32 (null: frozen, skipped); dbias += column sums of gy (null: none).
+/// dw += gy^T x in full precision, and dbias += column sums of gy; absent parts are left out.
 template <class T>
 void linear_backward_weight(Context& context, int64_t rows, Rows<const T> gy, Rows<const T> x,
-                            const Matrix& w, accumulate_t<T>* dw, accumulate_t<T>* dbias);
-
-/// The copy of a weight that products read when T is narrower than the master: rounded to T.
-template <class T>
-void round_weights(Context& context, int64_t count, const accumulate_t<T>* master, T* out);
-/// The exact inverse direction, for gradients that go on in full precision.
-template <class T>
-void widen_activations(Context& context, int64_t count, const T* x, accumulate_t<T>* out);
+                            const Matrix& w, const MatrixGrad<accumulate_t<T>>& dw,
+                            accumulate_t<T>* dbias = nullptr);
 
 }  // namespace adder

@@ -3,8 +3,8 @@
 //   y = S6(x, dt_proj dtr, A, B, C, D, z);  out = out_proj(y)
 #pragma once
 
-#include "kernels/conv1d/conv1d.h"
 #include "kernels/s6/s6.h"
+#include "layers/causal_conv.h"
 #include "layers/mixer.h"
 
 namespace adder {
@@ -30,26 +30,6 @@ struct Mamba1Config {
   void check() const;  // throws Error naming the field
 };
 
-/// Every parameter of the block, once: M is Matrix or Acc*, V is const Acc* or Acc*.
-template <class M, class V>
-struct Mamba1Fields {
-  M in_proj{};        // (2 d_inner, d_model), rows x then z
-  V in_proj_bias{};   // (2 d_inner) or absent
-  V conv_w{};         // (d_inner, 1, width)
-  V conv_bias{};      // (d_inner) or absent
-  M x_proj{};         // (dt_rank + 2 state, d_inner), rows dt, B, C
-  M dt_proj{};        // (d_inner, dt_rank)
-  V dt_bias{};        // (d_inner): added inside the scan
-  V A_log{};          // (d_inner, state)
-  V D{};              // (d_inner)
-  M out_proj{};       // (d_model, d_inner)
-  V out_proj_bias{};  // (d_model) or absent
-};
-template <class Acc>
-using Mamba1Weights = Mamba1Fields<Matrix, const Acc*>;
-template <class Acc>
-using Mamba1Grads = Mamba1Fields<Acc*, Acc*>;
-
 template <class T>
 struct Mamba1Saved : MixerSaved {
   using Acc = accumulate_t<T>;
@@ -58,7 +38,6 @@ struct Mamba1Saved : MixerSaved {
   T* x_dbl = nullptr;     // (rows, dt_rank + 2 state)
   T* dt = nullptr;        // (rows, d_inner), raw
   T* y = nullptr;         // (rows, d_inner): input of out_proj
-  Acc* A = nullptr;       // (d_inner, state)
   Acc* states = nullptr;  // chunk-boundary states of the scan
 };
 
@@ -80,18 +59,31 @@ class Mamba1Mixer : public Mixer<T> {
  private:
   struct Gradients;  // what flows back between the parts
   Mamba1Saved<T> carve(Context& context, const TokenLayout& layout, bool training) const;
-  Conv1dShape conv_shape(const TokenLayout& layout) const;
   S6Shape scan_shape(const TokenLayout& layout) const;
-  Conv1dInputs<T> conv_inputs(const TokenLayout& layout, const Mamba1Saved<T>& saved) const;
   S6Inputs<T> scan_inputs(const TokenLayout& layout, const Mamba1Saved<T>& saved) const;
   void scan_backward(Context& context, const TokenLayout& layout, const Mamba1Saved<T>& saved,
                      const Gradients& g) const;
-  void conv_backward(Context& context, const TokenLayout& layout, const Mamba1Saved<T>& saved,
-                     const Gradients& g) const;
 
   Mamba1Config config_;
-  Mamba1Weights<Acc> weights_;
-  Mamba1Grads<Acc> grads_;
+  // Weights, and beside them their gradients: absent where frozen or not training.
+  Matrix in_proj_;   // (2 d_inner, d_model), rows x then z
+  Matrix x_proj_;    // (dt_rank + 2 state, d_inner), rows dt, B, C
+  Matrix dt_proj_;   // (d_inner, dt_rank)
+  Matrix out_proj_;  // (d_model, d_inner)
+  MatrixGrad<Acc> d_in_proj_, d_x_proj_, d_dt_proj_, d_out_proj_;
+  CausalConv<T> conv_;
+  struct Vectors {
+    const Acc* in_proj_bias = nullptr;   // (2 d_inner) or absent
+    const Acc* dt_bias = nullptr;        // (d_inner): added inside the scan
+    const Acc* A_log = nullptr;          // (d_inner, state)
+    const Acc* A = nullptr;              // -exp(A_log)
+    const Acc* D = nullptr;              // (d_inner)
+    const Acc* out_proj_bias = nullptr;  // (d_model) or absent
+  } w_;
+  struct VectorGrads {
+    Acc *in_proj_bias = nullptr, *dt_bias = nullptr, *A_log = nullptr, *D = nullptr;
+    Acc* out_proj_bias = nullptr;
+  } d_;
 };
 
 }  // namespace adder

@@ -36,8 +36,9 @@ void Mamba2Config::check() const {
 }
 
 template <class T>
-Mamba2Mixer<T>::Mamba2Mixer(const Mamba2Config& config) : config_(config) {
-  config_.check();
+Mamba2Mixer<T>::Mamba2Mixer(const Mamba2Config& config)
+    : config_((config.check(), config)),
+      conv_(config.conv_channels(), config.conv_width, config.conv_bias) {
   if (config_.chunk == 0) config_.chunk = ssd_chunk_for(config_.head_dim, config_.state);
 }
 
@@ -45,9 +46,8 @@ template <class T>
 void Mamba2Mixer<T>::visit(const std::string& prefix, ParamVisitor<Acc>& v) {
   using Kind = InitSpec::Kind;
   const auto& c = config_;
-  auto& w = weights_;
-  auto& g = grads_;
-  const InitSpec conv_init = {Kind::uniform, fan_in_bound(c.conv_width)};
+  auto& w = w_;
+  auto& g = d_;
   const int64_t d_count = c.d_per_channel ? c.d_ssm : c.heads();
   v.vector(w.dt_bias, g.dt_bias,
            vector_param(prefix + "dt_bias", {c.heads()},
@@ -55,25 +55,20 @@ void Mamba2Mixer<T>::visit(const std::string& prefix, ParamVisitor<Acc>& v) {
   v.vector(w.A_log, g.A_log,
            vector_param(prefix + "A_log", {c.heads()}, {Kind::a_log_uniform, c.a_min, c.a_max},
                         ParamKind::decay));
+  v.decay(w.A, prefix + "A_log");
   v.vector(w.D, g.D, vector_param(prefix + "D", {d_count}, {Kind::ones}));
   v.matrix(
-      w.in_proj, g.in_proj,
+      in_proj_, d_in_proj_,
       matrix_param(prefix + "in_proj.weight", c.projected(), c.d_model, fan_in_bound(c.d_model)));
   if (c.bias) {
     v.vector(w.in_proj_bias, g.in_proj_bias,
              vector_param(prefix + "in_proj.bias", {c.projected()}, {Kind::zeros}));
   }
-  v.vector(w.conv_w, g.conv_w,
-           vector_param(prefix + "conv1d.weight", {c.conv_channels(), 1, c.conv_width}, conv_init,
-                        ParamKind::conv));
-  if (c.conv_bias) {
-    v.vector(w.conv_bias, g.conv_bias,
-             vector_param(prefix + "conv1d.bias", {c.conv_channels()}, conv_init));
-  }
+  conv_.visit(prefix, v);
   if (c.norm) {
     v.vector(w.norm, g.norm, vector_param(prefix + "norm.weight", {c.d_ssm}, {Kind::ones}));
   }
-  v.matrix(w.out_proj, g.out_proj,
+  v.matrix(out_proj_, d_out_proj_,
            matrix_param(prefix + "out_proj.weight", c.d_model, c.d_inner,
                         fan_in_bound(c.d_inner) * c.out_proj_scale));
   if (c.bias) {
@@ -84,20 +79,8 @@ void Mamba2Mixer<T>::visit(const std::string& prefix, ParamVisitor<Acc>& v) {
 
 template <class T>
 std::vector<StatePart> Mamba2Mixer<T>::state_parts() const {
-  return {{"conv", dtype_of<T>, (config_.conv_width - 1) * config_.conv_channels(), nullptr},
+  return {conv_.state_part(),
           {"ssm", dtype_of<Acc>, config_.d_ssm * config_.state, nullptr}};
-}
-
-template <class T>
-Conv1dShape Mamba2Mixer<T>::conv_shape(const TokenLayout& layout) const {
-  Conv1dShape shape;
-  shape.batch = layout.batch;
-  shape.len = layout.len;
-  shape.channels = config_.conv_channels();
-  shape.width = config_.conv_width;
-  shape.sequences = layout.sequences;
-  shape.silu = true;
-  return shape;
 }
 
 template <class T>
@@ -136,7 +119,6 @@ Mamba2Saved<T> Mamba2Mixer<T>::carve(Context& context, const TokenLayout& layout
   saved.parts = arena.take<T>(rows * config_.projected());
   saved.conv = arena.take<T>(rows * config_.conv_channels());
   saved.mixed = arena.take<T>(rows * config_.d_inner);
-  saved.A = arena.take<Acc>(config_.heads());
   if (config_.norm) {
     saved.y = arena.take<T>(rows * config_.d_ssm);
     saved.rstd = arena.take<Acc>(rows * config_.norm_groups);
@@ -152,18 +134,6 @@ std::unique_ptr<MixerSaved> Mamba2Mixer<T>::carve_saved(Context& context,
 }
 
 template <class T>
-Conv1dInputs<T> Mamba2Mixer<T>::conv_inputs(const TokenLayout& layout,
-                                            const Mamba2Saved<T>& saved) const {
-  Conv1dInputs<T> in;
-  in.x = dense_view<const T>(saved.parts, layout.len, config_.projected()).slice(config_.conv_at());
-  in.w = weights_.conv_w;
-  in.bias = weights_.conv_bias;
-  in.cu_seqlens = layout.cu_seqlens;
-  in.state_index = layout.state_index;
-  return in;
-}
-
-template <class T>
 SsdInputs<T> Mamba2Mixer<T>::ssd_inputs(const TokenLayout& layout,
                                         const Mamba2Saved<T>& saved) const {
   const auto parts = dense_view<const T>(saved.parts, layout.len, config_.projected());
@@ -174,9 +144,9 @@ SsdInputs<T> Mamba2Mixer<T>::ssd_inputs(const TokenLayout& layout,
   in.C = conv.slice(config_.d_ssm + config_.groups * config_.state);
   in.dt = parts.slice(config_.dt_at());
   if (!config_.norm) in.z = parts.slice(config_.z_at());
-  in.A = saved.A;
-  in.D = weights_.D;
-  in.dt_bias = weights_.dt_bias;
+  in.A = w_.A;
+  in.D = w_.D;
+  in.dt_bias = w_.dt_bias;
   if (config_.dt_limit_low > 0) in.dt_min = static_cast<Acc>(config_.dt_limit_low);
   in.dt_max = static_cast<Acc>(config_.dt_limit_high);
   in.cu_seqlens = layout.cu_seqlens;
@@ -210,7 +180,7 @@ void Mamba2Mixer<T>::norm_and_gate(Context& context, const TokenLayout& layout,
   norm.y_stride = c.d_ssm;
   norm.z = s.parts + c.z_at();
   norm.z_stride = c.projected();
-  norm.w = weights_.norm;
+  norm.w = w_.norm;
   norm.out = s.mixed + c.d_mlp();
   norm.out_stride = c.d_inner;
   norm.rstd = s.rstd;
@@ -226,16 +196,12 @@ void Mamba2Mixer<T>::forward(Context& context, const TokenLayout& layout, const 
   const Mamba2Saved<T> s = saved_for_backward != nullptr
                                ? static_cast<const Mamba2Saved<T>&>(*saved_for_backward)
                                : carve(context, layout, false);
-  linear_forward<T>(context, rows, {x, config_.d_model}, weights_.in_proj, weights_.in_proj_bias,
+  linear_forward<T>(context, rows, {x, config_.d_model}, in_proj_, w_.in_proj_bias,
                     {s.parts, config_.projected()});
 
-  Conv1dForward<T> conv;
-  conv.in = conv_inputs(layout, s);
-  conv.y = dense_view(s.conv, layout.len, config_.conv_channels());
-  if (!state.empty()) conv.in.s0 = conv.sT = static_cast<T*>(state[0].data);
-  conv1d_forward(context, conv_shape(layout), conv);
+  conv_.forward(context, layout, conv_input<const T>(layout, s.parts), conv_output(layout, s.conv),
+                state.empty() ? nullptr : &state[0]);
 
-  decay_from_log(context, config_.heads(), weights_.A_log, s.A);
   SsdForward<T> ssd;
   ssd.in = ssd_inputs(layout, s);
   ssd.y = ssd_output(layout, s.y, s.mixed);
@@ -244,8 +210,8 @@ void Mamba2Mixer<T>::forward(Context& context, const TokenLayout& layout, const 
   ssd_forward(context, ssd_shape(layout), ssd);
 
   norm_and_gate(context, layout, s);
-  linear_forward<T>(context, rows, {s.mixed, config_.d_inner}, weights_.out_proj,
-                    weights_.out_proj_bias, {out, config_.d_model});
+  linear_forward<T>(context, rows, {s.mixed, config_.d_inner}, out_proj_,
+                    w_.out_proj_bias, {out, config_.d_model});
 }
 
 template <class T>
@@ -259,7 +225,6 @@ struct Mamba2Mixer<T>::Gradients {
 template <class T>
 void Mamba2Mixer<T>::norm_and_gate_backward(Context& context, const TokenLayout& layout,
                                             const Mamba2Saved<T>& s, const Gradients& g) const {
-  Arena::Scope scope(*context.arena);
   const auto& c = config_;
   if (c.d_mlp() > 0) {
     GateBackward<T> gate;
@@ -279,7 +244,7 @@ void Mamba2Mixer<T>::norm_and_gate_backward(Context& context, const TokenLayout&
   norm.y_stride = c.d_ssm;
   norm.z = s.parts + c.z_at();
   norm.z_stride = c.projected();
-  norm.w = weights_.norm;
+  norm.w = w_.norm;
   norm.rstd = s.rstd;
   norm.gout = g.mixed + c.d_mlp();
   norm.gout_stride = c.d_inner;
@@ -287,9 +252,9 @@ void Mamba2Mixer<T>::norm_and_gate_backward(Context& context, const TokenLayout&
   norm.dy_stride = c.d_ssm;
   norm.dz = g.parts + c.z_at();
   norm.dz_stride = c.projected();
-  if (grads_.norm != nullptr) norm.dw = context.arena->take<Acc>(c.d_ssm);
+  norm.dw = d_.norm;
+  norm.accumulate = true;
   gated_norm_backward(context, norm_shape(layout), norm);
-  if (grads_.norm != nullptr) add_into<Acc>(context, c.d_ssm, norm.dw, grads_.norm);
 }
 
 template <class T>
@@ -309,33 +274,16 @@ void Mamba2Mixer<T>::ssd_backward_into(Context& context, const TokenLayout& layo
   ssd.dC = dconv.slice(c.d_ssm + c.groups * c.state);
   ssd.ddt = dparts.slice(c.dt_at());
   if (!c.norm) ssd.dz = dparts.slice(c.z_at());
-  ssd.dA = context.arena->take<Acc>(c.heads());
-  ssd.dD = context.arena->take<Acc>(shape.d_elements());
-  ssd.ddt_bias = context.arena->take<Acc>(c.heads());
-  ssd_backward(context, shape, ssd);
-  if (grads_.A_log != nullptr) {
-    decay_log_gradient<Acc>(context, c.heads(), s.A, ssd.dA, grads_.A_log, true);
+  ssd.dD = d_.D;
+  ssd.ddt_bias = d_.dt_bias;
+  ssd.accumulate = true;
+  if (d_.A_log != nullptr) {
+    ssd.dA = context.arena->take<Acc>(c.heads());
+    zero_elements(context, ssd.dA, c.heads());
   }
-  if (grads_.D != nullptr) add_into<Acc>(context, shape.d_elements(), ssd.dD, grads_.D);
-  if (grads_.dt_bias != nullptr) add_into<Acc>(context, c.heads(), ssd.ddt_bias, grads_.dt_bias);
-}
-
-template <class T>
-void Mamba2Mixer<T>::conv_backward(Context& context, const TokenLayout& layout,
-                                   const Mamba2Saved<T>& s, const Gradients& g) const {
-  Arena::Scope scope(*context.arena);
-  const auto& c = config_;
-  const int64_t taps = c.conv_channels() * c.conv_width;
-  Conv1dBackward<T> conv;
-  conv.in = conv_inputs(layout, s);
-  conv.gy = dense_view<const T>(g.conv, layout.len, c.conv_channels());
-  conv.dx = dense_view(g.parts, layout.len, c.projected()).slice(c.conv_at());
-  conv.dw = context.arena->take<Acc>(taps);
-  conv.dbias = context.arena->take<Acc>(c.conv_channels());
-  conv1d_backward(context, conv_shape(layout), conv);
-  if (grads_.conv_w != nullptr) add_into<Acc>(context, taps, conv.dw, grads_.conv_w);
-  if (grads_.conv_bias != nullptr) {
-    add_into<Acc>(context, c.conv_channels(), conv.dbias, grads_.conv_bias);
+  ssd_backward(context, shape, ssd);
+  if (d_.A_log != nullptr) {
+    decay_backward<Acc>(context, {1, c.heads()}, {w_.A, ssd.dA, d_.A_log, true});
   }
 }
 
@@ -354,15 +302,16 @@ void Mamba2Mixer<T>::backward(Context& context, const TokenLayout& layout, const
   if (c.norm) g.y = arena.take<T>(rows * c.d_ssm);
 
   linear_backward_weight<T>(context, rows, {gout, c.d_model}, {s.mixed, c.d_inner},
-                            weights_.out_proj, grads_.out_proj, grads_.out_proj_bias);
-  linear_backward_input<T>(context, rows, {gout, c.d_model}, weights_.out_proj,
+                            out_proj_, d_out_proj_, d_.out_proj_bias);
+  linear_backward_input<T>(context, rows, {gout, c.d_model}, out_proj_,
                            {g.mixed, c.d_inner});
   norm_and_gate_backward(context, layout, s, g);
   ssd_backward_into(context, layout, s, g);
-  conv_backward(context, layout, s, g);
+  conv_.backward(context, layout, conv_input<const T>(layout, s.parts),
+                 conv_output<const T>(layout, g.conv), conv_input(layout, g.parts));
   linear_backward_weight<T>(context, rows, {g.parts, c.projected()}, {x, c.d_model},
-                            weights_.in_proj, grads_.in_proj, grads_.in_proj_bias);
-  linear_backward_input<T>(context, rows, {g.parts, c.projected()}, weights_.in_proj,
+                            in_proj_, d_in_proj_, d_.in_proj_bias);
+  linear_backward_input<T>(context, rows, {g.parts, c.projected()}, in_proj_,
                            {dx, c.d_model});
 }
 

@@ -5,9 +5,9 @@
 // z0 and x0, the gated MLP path inside the block, have d_inner - d_ssm channels: usually none.
 #pragma once
 
-#include "kernels/conv1d/conv1d.h"
 #include "kernels/norm/norm.h"
 #include "kernels/ssd/ssd.h"
+#include "layers/causal_conv.h"
 #include "layers/mixer.h"
 
 namespace adder {
@@ -51,25 +51,6 @@ struct Mamba2Config {
   void check() const;  // throws Error naming the field
 };
 
-/// Every parameter of the block, once: M is Matrix or Acc*, V is const Acc* or Acc*.
-template <class M, class V>
-struct Mamba2Fields {
-  M in_proj{};        // (projected, d_model), rows z0, x0, z, x, B, C, dt
-  V in_proj_bias{};   // (projected) or absent
-  V conv_w{};         // (conv_channels, 1, width)
-  V conv_bias{};      // (conv_channels) or absent
-  V dt_bias{};        // (heads)
-  V A_log{};          // (heads)
-  V D{};              // (heads) or (d_ssm)
-  V norm{};           // (d_ssm) or absent
-  M out_proj{};       // (d_model, d_inner)
-  V out_proj_bias{};  // (d_model) or absent
-};
-template <class Acc>
-using Mamba2Weights = Mamba2Fields<Matrix, const Acc*>;
-template <class Acc>
-using Mamba2Grads = Mamba2Fields<Acc*, Acc*>;
-
 template <class T>
 struct Mamba2Saved : MixerSaved {
   using Acc = accumulate_t<T>;
@@ -78,7 +59,6 @@ struct Mamba2Saved : MixerSaved {
   T* y = nullptr;         // (rows, d_ssm), before the gated norm; absent without it
   Acc* rstd = nullptr;    // (rows, norm_groups); absent without the norm
   T* mixed = nullptr;     // (rows, d_inner): input of out_proj
-  Acc* A = nullptr;       // (heads)
   Acc* states = nullptr;  // chunk-boundary states
 };
 
@@ -100,10 +80,17 @@ class Mamba2Mixer : public Mixer<T> {
  private:
   struct Gradients;  // what flows back between the parts
   Mamba2Saved<T> carve(Context& context, const TokenLayout& layout, bool training) const;
-  Conv1dShape conv_shape(const TokenLayout& layout) const;
   SsdShape ssd_shape(const TokenLayout& layout) const;
   GatedNormShape norm_shape(const TokenLayout& layout) const;
-  Conv1dInputs<T> conv_inputs(const TokenLayout& layout, const Mamba2Saved<T>& saved) const;
+  /// Where the convolution reads and writes within its wider tensors.
+  template <class U>
+  TokenView<U> conv_input(const TokenLayout& layout, U* parts) const {
+    return dense_view(parts, layout.len, config_.projected()).slice(config_.conv_at());
+  }
+  template <class U>
+  TokenView<U> conv_output(const TokenLayout& layout, U* conv) const {
+    return dense_view(conv, layout.len, config_.conv_channels());
+  }
   SsdInputs<T> ssd_inputs(const TokenLayout& layout, const Mamba2Saved<T>& saved) const;
   /// Where the operator's output goes: before the norm, or straight to out_proj.
   TokenView<T> ssd_output(const TokenLayout& layout, T* y, T* mixed) const;
@@ -113,12 +100,26 @@ class Mamba2Mixer : public Mixer<T> {
                               const Mamba2Saved<T>& saved, const Gradients& g) const;
   void ssd_backward_into(Context& context, const TokenLayout& layout, const Mamba2Saved<T>& saved,
                          const Gradients& g) const;
-  void conv_backward(Context& context, const TokenLayout& layout, const Mamba2Saved<T>& saved,
-                     const Gradients& g) const;
 
   Mamba2Config config_;
-  Mamba2Weights<Acc> weights_;
-  Mamba2Grads<Acc> grads_;
+  // Weights, and beside them their gradients: absent where frozen or not training.
+  Matrix in_proj_;   // (projected, d_model), rows z0, x0, z, x, B, C, dt
+  Matrix out_proj_;  // (d_model, d_inner)
+  MatrixGrad<Acc> d_in_proj_, d_out_proj_;
+  CausalConv<T> conv_;  // over x, B, C
+  struct Vectors {
+    const Acc* in_proj_bias = nullptr;   // (projected) or absent
+    const Acc* dt_bias = nullptr;        // (heads)
+    const Acc* A_log = nullptr;          // (heads)
+    const Acc* A = nullptr;              // -exp(A_log)
+    const Acc* D = nullptr;              // (heads) or (d_ssm)
+    const Acc* norm = nullptr;           // (d_ssm) or absent
+    const Acc* out_proj_bias = nullptr;  // (d_model) or absent
+  } w_;
+  struct VectorGrads {
+    Acc *in_proj_bias = nullptr, *dt_bias = nullptr, *A_log = nullptr, *D = nullptr;
+    Acc *norm = nullptr, *out_proj_bias = nullptr;
+  } d_;
 };
 
 }  // namespace adder

@@ -9,8 +9,6 @@
 namespace adder {
 namespace {
 
-constexpr int64_t kOffsetUnit = 16;  // 64 bytes of f32
-
 double start_value(const InitSpec& init, uint64_t seed, uint64_t stream, int64_t index,
                    int64_t columns) {
   const auto i = static_cast<uint64_t>(index);
@@ -74,7 +72,7 @@ int64_t ParamTable::add(ParamInfo info) {
     if (target < 0) throw Error({"alias of an unknown parameter", info.name, "", info.alias_of});
     offset = offsets_[static_cast<size_t>(target)];
   } else {
-    total_ += (info.count() + kOffsetUnit - 1) / kOffsetUnit * kOffsetUnit;
+    total_ += padded_count(info.count());
   }
   offsets_.push_back(offset);
   infos_.push_back(std::move(info));
@@ -95,15 +93,15 @@ int64_t ParamTable::parameter_count() const {
 }
 
 template <class Acc>
-void initialize_parameter(const ParamInfo& info, uint64_t seed, Acc* out) {
+void start_values(const ParamInfo& info, uint64_t seed, int64_t first, int64_t count, Acc* out) {
   const uint64_t stream = stream_of(info.name.c_str());
   const int64_t columns = info.shape.empty() ? 1 : std::max<int64_t>(info.shape.back(), 1);
-  for (int64_t i = 0; i < info.count(); ++i) {
-    out[i] = static_cast<Acc>(start_value(info.init, seed, stream, i, columns));
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] = static_cast<Acc>(start_value(info.init, seed, stream, first + i, columns));
   }
 }
 
-template void initialize_parameter<float>(const ParamInfo&, uint64_t, float*);
-template void initialize_parameter<double>(const ParamInfo&, uint64_t, double*);
+template void start_values<float>(const ParamInfo&, uint64_t, int64_t, int64_t, float*);
+template void start_values<double>(const ParamInfo&, uint64_t, int64_t, int64_t, double*);
 
 }  // namespace adder

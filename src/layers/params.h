@@ -57,14 +57,17 @@ ParamInfo matrix_param(std::string name, int64_t rows, int64_t cols, double boun
 ParamInfo vector_param(std::string name, std::vector<int64_t> shape, InitSpec init,
                        ParamKind kind = ParamKind::vector);
 
-/// A product weight (rows = outputs, columns = inputs). Block types, scales and adapters come with
-/// quantization and fine-tuning; layers/linear is the only reader.
+struct LowRankAdapter;
+
+/// A product weight (rows = outputs, columns = inputs). layers/linear is the only reader, and the only
+/// place that looks at its type.
 struct Matrix {
   const void* data = nullptr;
   Dtype type = Dtype::f32;
   int64_t rows = 0;
   int64_t cols = 0;
-  int64_t stride = 0;  // elements between rows
+  int64_t stride = 0;                       // elements between rows
+  const LowRankAdapter* adapter = nullptr;  // absent: none
 
   explicit operator bool() const { return data != nullptr; }
   template <class P>
@@ -73,8 +76,28 @@ struct Matrix {
   }
 };
 
+/// y = x W^T + (x down^T) up^T (LoRA, arXiv 2106.09685); the factor alpha / rank is part of `up`.
+struct LowRankAdapter {
+  Matrix down;  // (rank, cols)
+  Matrix up;    // (rows, rank)
+};
+
+/// Where the gradient of a Matrix is added up, in full precision; absent parts are frozen.
+template <class Acc>
+struct MatrixGrad {
+  Acc* data = nullptr;  // (rows, cols), dense
+  Acc* down = nullptr;  // (rank, cols), of the adapter
+  Acc* up = nullptr;    // (rows, rank)
+};
+
+/// Elements that parameters are padded to: 64 bytes of f32.
+inline constexpr int64_t kParamUnit = 16;
+constexpr int64_t padded_count(int64_t count) {
+  return (count + kParamUnit - 1) / kParamUnit * kParamUnit;
+}
+
 /// The parameters of a model and where each lies in a flat array (offsets in elements, each a
-/// multiple of 16). Aliases have the offset of what they alias.
+/// multiple of kParamUnit). Aliases have the offset of what they alias.
 class ParamTable {
  public:
   /// Throws Error on a duplicate name or an alias of nothing.
@@ -97,19 +120,21 @@ class ParamTable {
   int64_t total_ = 0;
 };
 
-/// Fills `out` (info.count() elements) with the parameter's start values: the same for every
-/// device and thread count.
+/// Start values [first, first + count) of a parameter, into host memory: the same for every device and
+/// thread count.
 template <class Acc>
-void initialize_parameter(const ParamInfo& info, uint64_t seed, Acc* out);
+void start_values(const ParamInfo& info, uint64_t seed, int64_t first, int64_t count, Acc* out);
 
-/// What a layer's field list is shown: declare (build the table), then bind (set the pointers).
-/// Weights fields are Matrix or const Acc*; gradient fields are Acc*.
+/// What a layer's field list is shown: once to declare (build the table), then to bind (set the
+/// pointers, which lie in the memory of the device).
 template <class Acc>
 class ParamVisitor {
  public:
   virtual ~ParamVisitor() = default;
-  virtual void matrix(Matrix& weight, Acc*& grad, ParamInfo info) = 0;
+  virtual void matrix(Matrix& weight, MatrixGrad<Acc>& grad, ParamInfo info) = 0;
   virtual void vector(const Acc*& weight, Acc*& grad, ParamInfo info) = 0;
+  /// A derived array that is made anew after every change of its parameter: A = -exp(A_log).
+  virtual void decay(const Acc*& derived, const std::string& log_name) = 0;
 };
 
 }  // namespace adder

@@ -1,7 +1,6 @@
 #include "layers/residual_norm.h"
 
 #include "kernels/norm/norm.h"
-#include "kernels/pointwise/pointwise.h"
 
 namespace adder {
 namespace {
@@ -62,7 +61,6 @@ template <class T>
 template <class R>
 void ResidualNorm<T>::backward(Context& context, int64_t rows, const ResidualNormSaved<T, R>& saved,
                                const ResidualNormGradient<T, R>& gradient) const {
-  Arena::Scope scope(*context.arena);
   NormBackward<T, R> args;
   args.r = saved.r;
   args.rstd = saved.rstd;
@@ -72,11 +70,10 @@ void ResidualNorm<T>::backward(Context& context, int64_t rows, const ResidualNor
   args.g_later = gradient.later ? gradient.dr : nullptr;
   args.dr = gradient.dr;
   args.dx = gradient.dx;
-  if (dw_ != nullptr) args.dw = context.arena->take<Acc>(width_);
-  if (db_ != nullptr) args.db = context.arena->take<Acc>(width_);
+  args.dw = dw_;
+  args.db = db_;
+  args.accumulate = true;
   norm_backward(context, shape_of(rows, width_, rms_, eps_), args);
-  if (args.dw != nullptr) add_into<Acc>(context, width_, args.dw, dw_);
-  if (args.db != nullptr) add_into<Acc>(context, width_, args.db, db_);
 }
 
 template class ResidualNorm<double>;

@@ -1,11 +1,11 @@
 #include "models/language_model.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace adder {
 
-DecodeState::DecodeState(std::vector<std::vector<StatePart>> layers, int64_t slots)
+DecodeState::DecodeState(std::vector<std::vector<StatePart>> layers, int64_t slots,
+                         const Context& context)
     : layers_(std::move(layers)), slots_(slots) {
   int64_t bytes = 0;
   for (const auto& layer : layers_) {
@@ -13,8 +13,8 @@ DecodeState::DecodeState(std::vector<std::vector<StatePart>> layers, int64_t slo
       bytes += align_up(slots * part.elements * dtype_bytes(part.dtype));
     }
   }
-  buffer_ = Buffer(bytes);
-  if (bytes > 0) std::memset(buffer_.data(), 0, static_cast<size_t>(bytes));
+  buffer_ = Buffer(bytes, context.memory(MemoryKind::device));
+  buffer_.fill(0);
   std::byte* next = buffer_.data();
   for (auto& layer : layers_) {
     for (StatePart& part : layer) {
@@ -24,34 +24,44 @@ DecodeState::DecodeState(std::vector<std::vector<StatePart>> layers, int64_t slo
   }
 }
 
-void DecodeState::reset(int64_t slot) {
+void DecodeState::reset(const Context& context, int64_t slot) {
   ADDER_CHECK(slot >= 0 && slot < slots_);
   for (const auto& layer : layers_) {
     for (const StatePart& part : layer) {
       const int64_t bytes = part.elements * dtype_bytes(part.dtype);
-      std::memset(static_cast<std::byte*>(part.data) + slot * bytes, 0, static_cast<size_t>(bytes));
+      zero_elements(context, static_cast<std::byte*>(part.data) + slot * bytes, bytes);
     }
   }
 }
 
 template <class Acc>
-LanguageModel<Acc>::LanguageModel(ModelConfig config, Dtype compute)
-    : config_(std::move(config)), compute_(compute) {}
+LanguageModel<Acc>::LanguageModel(ModelConfig config, const ModelBuild& build)
+    : config_(std::move(config)),
+      compute_(build.compute),
+      store_(build.compute, build.context, build.masters) {}
 
 template <class Acc>
 void LanguageModel<Acc>::initialize(uint64_t seed) {
-  std::memset(values_.data(), 0, static_cast<size_t>(values_.bytes()));
-  for (int64_t i = 0; i < table_.size(); ++i) {
-    if (table_.info(i).alias_of.empty()) initialize_parameter(table_.info(i), seed, value(i));
+  constexpr int64_t kPiece = ParamStore<Acc>::kPiece;
+  std::vector<Acc> piece;
+  for (int64_t i = 0; i < params().size(); ++i) {
+    const ParamInfo& info = params().info(i);
+    if (!info.alias_of.empty()) continue;
+    for (int64_t first = 0; first < info.count(); first += kPiece) {
+      const int64_t count = std::min(kPiece, info.count() - first);
+      piece.resize(static_cast<size_t>(count));
+      start_values(info, seed, first, count, piece.data());
+      store_.write(i, first, count, piece.data());
+    }
   }
 }
 
 template <class Acc>
 int64_t LanguageModel<Acc>::freeze(const std::string& pattern) {
   int64_t matches = 0;
-  for (int64_t i = 0; i < table_.size(); ++i) {
-    if (!glob_match(pattern, table_.info(i).name)) continue;
-    table_.info(i).trainable = false;
+  for (int64_t i = 0; i < params().size(); ++i) {
+    if (!glob_match(pattern, params().info(i).name)) continue;
+    store_.table().info(i).trainable = false;
     ++matches;
   }
   return matches;
@@ -59,19 +69,14 @@ int64_t LanguageModel<Acc>::freeze(const std::string& pattern) {
 
 template <class Acc>
 void LanguageModel<Acc>::enable_training() {
-  grads_ = Buffer(table_.total() * static_cast<int64_t>(sizeof(Acc)));
-  zero_grads();
+  store_.enable_training();
   bind();
 }
 
 template <class Acc>
-void LanguageModel<Acc>::zero_grads() {
-  std::memset(grads_.data(), 0, static_cast<size_t>(grads_.bytes()));
-}
-
-template <class Acc>
-std::unique_ptr<DecodeState> LanguageModel<Acc>::make_state(int64_t slots) const {
-  return std::make_unique<DecodeState>(state_parts(), slots);
+std::unique_ptr<DecodeState> LanguageModel<Acc>::make_state(int64_t slots,
+                                                            const Context& context) const {
+  return std::make_unique<DecodeState>(state_parts(), slots, context);
 }
 
 bool glob_match(const std::string& pattern, const std::string& name) {

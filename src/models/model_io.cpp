@@ -25,26 +25,30 @@ template <class Acc>
 void read_parameters(const ModelFiles& files, LanguageModel<Acc>& model) {
   const ParamTable& table = model.params();
   refuse_unknown_tensors(files, table);
+  constexpr int64_t kPiece = ParamStore<Acc>::kPiece;
+  std::vector<Acc> piece;
   for (int64_t i = 0; i < table.size(); ++i) {
     const ParamInfo& info = table.info(i);
     if (!info.alias_of.empty()) continue;
     if (!files.has(info.name)) {
       throw Error({"missing tensor", files.directory(), "'" + info.name + "'", "none"});
     }
-    files.read_as<Acc>(info.name, model.value(i), info.shape);
+    for (int64_t first = 0; first < info.count(); first += kPiece) {
+      const int64_t count = std::min(kPiece, info.count() - first);
+      piece.resize(static_cast<size_t>(count));
+      files.read_part<Acc>(info.name, info.shape, first, count, piece.data());
+      model.store().write(i, first, count, piece.data());
+    }
   }
-  Context context;
-  Arena arena(1 << 20);
-  context.arena = &arena;
-  model.refresh_weights(context);
 }
 
 }  // namespace
 
 template <class Acc>
-std::unique_ptr<LanguageModel<Acc>> load_model(const std::string& directory, Dtype compute) {
+std::unique_ptr<LanguageModel<Acc>> load_model(const std::string& directory,
+                                               const ModelBuild& build) {
   const ModelFiles files(directory);
-  auto model = make_model<Acc>(files.config(), compute);
+  auto model = make_model<Acc>(files.config(), build);
   read_parameters(files, *model);
   return model;
 }
@@ -60,16 +64,13 @@ std::string save_model(const LanguageModel<Acc>& model, const std::string& direc
   save.config = model.config();
   save.layout = layout_for(model.config());
   const ParamTable& table = model.params();
-  std::vector<std::vector<float>> narrowed;  // double models are saved as f32
+  std::vector<std::vector<float>> tensors;  // staged, in f32
   for (int64_t i = 0; i < table.size(); ++i) {
     const ParamInfo& info = table.info(i);
     if (!info.alias_of.empty()) continue;
-    if constexpr (std::is_same_v<Acc, float>) {
-      save.tensors.push_back(tensor_source(info.name, info.shape, model.value(i)));
-    } else {
-      narrowed.emplace_back(model.value(i), model.value(i) + info.count());
-      save.tensors.push_back(tensor_source(info.name, info.shape, narrowed.back().data()));
-    }
+    const std::vector<Acc> values = model.store().read(i);
+    tensors.emplace_back(values.begin(), values.end());
+    save.tensors.push_back(tensor_source(info.name, info.shape, tensors.back().data()));
   }
   adder::save_model(directory, save);
   return hf_cannot_express(model.config()).value_or("");
@@ -82,7 +83,8 @@ std::string file_tensor_name(const ModelConfig& config, const std::string& param
 }
 
 #define ADDER_MODEL_IO(Acc)                                                                \
-  template std::unique_ptr<LanguageModel<Acc>> load_model<Acc>(const std::string&, Dtype); \
+  template std::unique_ptr<LanguageModel<Acc>> load_model<Acc>(const std::string&, \
+                                                                 const ModelBuild&); \
   template void load_parameters<Acc>(const std::string&, LanguageModel<Acc>&);             \
   template std::string save_model<Acc>(const LanguageModel<Acc>&, const std::string&);
 ADDER_MODEL_IO(float)

@@ -12,7 +12,8 @@ namespace adder {
 /// there with its shape; a tensor that the model does not know is an error too. `bias` absent from
 /// the config is read off the tensors. Throws Error naming file, tensor, expected and got.
 template <class Acc>
-std::unique_ptr<LanguageModel<Acc>> load_model(const std::string& directory, Dtype compute);
+std::unique_ptr<LanguageModel<Acc>> load_model(const std::string& directory,
+                                               const ModelBuild& build);
 
 /// Copies the parameters of DIR into an existing model of the same config (fine-tuning,
 /// --init): every tensor must match.

@@ -1,10 +1,6 @@
 #include "models/stack.h"
 
-#include <cmath>
-#include <cstring>
-
 #include "layers/embedding.h"
-#include "layers/linear.h"
 
 namespace adder {
 namespace {
@@ -16,47 +12,39 @@ constexpr const char* kHead = "lm_head.weight";
 template <class Acc>
 class Declare final : public ParamVisitor<Acc> {
  public:
-  explicit Declare(ParamTable& table) : table_(table) {}
-  void matrix(Matrix&, Acc*&, ParamInfo info) override { table_.add(std::move(info)); }
-  void vector(const Acc*&, Acc*&, ParamInfo info) override { table_.add(std::move(info)); }
+  explicit Declare(ParamStore<Acc>& store) : store_(store) {}
+  void matrix(Matrix&, MatrixGrad<Acc>&, ParamInfo info) override {
+    store_.table().add(std::move(info));
+  }
+  void vector(const Acc*&, Acc*&, ParamInfo info) override { store_.table().add(std::move(info)); }
+  void decay(const Acc*&, const std::string& log_name) override { store_.declare_decay(log_name); }
 
  private:
-  ParamTable& table_;
+  ParamStore<Acc>& store_;
 };
 
-// Second pass: points weights into the value arrays and gradients into theirs.
+// Second pass: points weights and gradients into the store.
 template <class Acc>
 class Bind final : public ParamVisitor<Acc> {
  public:
-  Bind(const ParamTable& table, Acc* values, Acc* grads, void* compute, Dtype compute_type)
-      : table_(table), values_(values), grads_(grads), compute_(compute), type_(compute_type) {}
+  explicit Bind(const ParamStore<Acc>& store) : store_(store) {}
 
-  void matrix(Matrix& weight, Acc*& grad, ParamInfo info) override {
-    const int64_t index = table_.find(info.name);
-    const int64_t offset = table_.offset(index);
-    weight.rows = info.shape[0];
-    weight.cols = info.shape[1];
-    weight.stride = info.shape[1];
-    weight.type = type_;
-    weight.data = static_cast<const std::byte*>(compute_) + offset * dtype_bytes(type_);
-    grad = gradient(index);
+  void matrix(Matrix& weight, MatrixGrad<Acc>& grad, ParamInfo info) override {
+    const int64_t index = store_.table().find(info.name);
+    weight = store_.matrix(index);
+    grad.data = store_.gradient(index);
   }
   void vector(const Acc*& weight, Acc*& grad, ParamInfo info) override {
-    const int64_t index = table_.find(info.name);
-    weight = values_ + table_.offset(index);
-    grad = gradient(index);
+    const int64_t index = store_.table().find(info.name);
+    weight = store_.vector(index);
+    grad = store_.gradient(index);
+  }
+  void decay(const Acc*& derived, const std::string& log_name) override {
+    derived = store_.decay(log_name);
   }
 
  private:
-  Acc* gradient(int64_t index) const {
-    const bool trained = grads_ != nullptr && table_.info(index).trainable;
-    return trained ? grads_ + table_.offset(index) : nullptr;
-  }
-  const ParamTable& table_;
-  Acc* values_;
-  Acc* grads_;
-  void* compute_;
-  Dtype type_;
+  const ParamStore<Acc>& store_;
 };
 
 }  // namespace
@@ -68,25 +56,20 @@ struct Stack<T, R>::Saved {
 };
 
 template <class T, class R>
-Stack<T, R>::Stack(const ModelConfig& config)
-    : Base(config, dtype_of<T>),
+Stack<T, R>::Stack(const ModelConfig& config, const ModelBuild& build)
+    : Base(config, build),
       branches_(make_branches<T>(config)),
       last_("backbone.norm_f", config.d_model, config.rms_norm, config.norm_eps) {
   this->padded_vocab_ = config.padded_vocab_size();
-  Declare<Acc> declare(this->table_);
+  Declare<Acc> declare(this->store_);
   visit(declare);
-  this->values_ = Buffer(this->table_.total() * static_cast<int64_t>(sizeof(Acc)));
-  if constexpr (!std::is_same_v<T, Acc>) {
-    compute_weights_ = Buffer(this->table_.total() * static_cast<int64_t>(sizeof(T)));
-  }
+  this->store_.allocate();
   bind();
 }
 
 template <class T, class R>
 void Stack<T, R>::bind() {
-  void* compute = std::is_same_v<T, Acc> ? this->values_.data() : compute_weights_.data();
-  Bind<Acc> binder(this->table_, this->values_.template as<Acc>(), this->grads_.template as<Acc>(),
-                   compute, dtype_of<T>);
+  Bind<Acc> binder(this->store_);
   visit(binder);
 }
 
@@ -109,18 +92,6 @@ void Stack<T, R>::visit(ParamVisitor<Acc>& visitor) {
   info.name = kHead;
   if (this->config_.tie_embeddings) info.alias_of = kEmbedding;
   visitor.matrix(head_, head_grad_, info);
-}
-
-template <class T, class R>
-void Stack<T, R>::refresh_weights([[maybe_unused]] Context& context) {
-  if constexpr (!std::is_same_v<T, Acc>) {
-    for (int64_t i = 0; i < this->table_.size(); ++i) {
-      const ParamInfo& info = this->table_.info(i);
-      if (info.keep_fp32 || !info.alias_of.empty()) continue;
-      round_weights<T>(context, info.count(), this->value(i),
-                       compute_weights_.template as<T>() + this->table_.offset(i));
-    }
-  }
 }
 
 template <class T, class R>
@@ -148,7 +119,7 @@ HeadLoss<T> Stack<T, R>::head_of(const TokenBatch& batch, const LossOptions& opt
 
 template <class T, class R>
 void Stack<T, R>::train_batch(Context& context, const TokenBatch& batch, const LossOptions& options,
-                              double gradient_scale, double* row_loss) {
+                              const double* gradient_scale, double* row_loss) {
   Arena::Scope scope(*context.arena);
   const TokenLayout& layout = batch.layout;
   const int64_t rows = layout.rows();
@@ -192,26 +163,18 @@ void Stack<T, R>::backward(Context& context, const TokenBatch& batch, const Save
     branches_[i].mixer->backward(context, batch.layout, s.y, gout, *saved.mixers[i], dhidden);
     branches_[i].norm.backward(context, rows, s, {dhidden, true, dr, rounded});
   }
-  if (embedding_grad_ == nullptr) return;
-  const Acc* g = nullptr;
-  if constexpr (std::is_same_v<R, Acc>) {
-    g = dr;
-  } else {
-    Acc* widened = arena.take<Acc>(elements);
-    widen_activations(context, elements, dr, widened);
-    g = widened;
-  }
-  embedding_backward<T>(context, rows, batch.ids, embedding_, g, embedding_grad_);
+  if (embedding_grad_.data == nullptr) return;
+  embedding_backward<T, R>(context, rows, batch.ids, embedding_, dr, embedding_grad_.data);
 }
 
 template <class T, class R>
-const T* Stack<T, R>::hidden(Context& context, const TokenLayout& layout, const int32_t* ids,
-                             DecodeState* state) const {
+const T* Stack<T, R>::hidden(Context& context, const TokenBatch& batch, DecodeState* state) const {
+  const TokenLayout& layout = batch.layout;
   const int64_t rows = layout.rows();
   T* x = context.arena->take<T>(rows * this->config_.d_model);
   // One for all branches: the residual is updated in place.
   const NormSaved s = last_.template carve_saved<R>(context, rows);
-  embedding_forward(context, rows, ids, embedding_, x);
+  embedding_forward(context, rows, batch.ids, embedding_, x);
   const R* residual = nullptr;
   for (size_t i = 0; i < branches_.size(); ++i) {
     branches_[i].norm.forward(context, rows, x, residual, s);
@@ -227,28 +190,22 @@ template <class T, class R>
 void Stack<T, R>::evaluate(Context& context, const TokenBatch& batch, const LossOptions& options,
                            double* row_loss) const {
   Arena::Scope scope(*context.arena);
-  const T* y = hidden(context, batch.layout, batch.ids, nullptr);
+  const T* y = hidden(context, batch, nullptr);
   head_loss(context, head_of(batch, options, y, row_loss));
 }
 
 template <class T, class R>
-void Stack<T, R>::logits(Context& context, const TokenLayout& layout, const int32_t* ids,
-                         DecodeState* state, bool last_only, Acc* out) const {
+void Stack<T, R>::logits(Context& context, const TokenBatch& batch, DecodeState* state,
+                         Acc* out) const {
   Arena::Scope scope(*context.arena);
-  const int64_t d = this->config_.d_model;
-  const T* rows = hidden(context, layout, ids, state);
-  if (!last_only || layout.len == 1) {
-    return head_logits(context, layout.rows(), rows, head_, out);
+  const T* rows = hidden(context, batch, state);
+  if (batch.wanted != nullptr) {
+    T* wanted = context.arena->take<T>(batch.wanted_rows * this->config_.d_model);
+    gather_rows(context, batch.layout.rows(), this->config_.d_model, rows, batch.wanted_rows,
+                batch.wanted, wanted);
+    rows = wanted;
   }
-  ADDER_CHECK(layout.sequences == 0 && layout.len > 0);
-  T* last = context.arena->take<T>(layout.batch * d);
-  if (!context.arena->measuring()) {
-    for (int64_t b = 0; b < layout.batch; ++b) {
-      std::memcpy(last + b * d, rows + ((b + 1) * layout.len - 1) * d,
-                  static_cast<size_t>(d) * sizeof(T));
-    }
-  }
-  head_logits(context, layout.batch, last, head_, out);
+  head_logits(context, batch.logit_rows(), rows, head_, out);
 }
 
 template class Stack<double, double>;
@@ -258,24 +215,27 @@ template class Stack<Bf16, Bf16>;
 
 template <>
 std::unique_ptr<LanguageModel<double>> make_model<double>(const ModelConfig& config,
-                                                          Dtype compute) {
-  if (compute != Dtype::f64)
-    throw Error({"no such compute type", "model", "f64", std::string(dtype_name(compute))});
+                                                          const ModelBuild& build) {
+  if (build.compute != Dtype::f64) {
+    throw Error({"no such compute type", "model", "f64", std::string(dtype_name(build.compute))});
+  }
   ModelConfig resolved = config;
   resolve(resolved, "model config");
-  return std::make_unique<Stack<double, double>>(resolved);
+  return std::make_unique<Stack<double, double>>(resolved, build);
 }
 
 template <>
-std::unique_ptr<LanguageModel<float>> make_model<float>(const ModelConfig& config, Dtype compute) {
+std::unique_ptr<LanguageModel<float>> make_model<float>(const ModelConfig& config,
+                                                        const ModelBuild& build) {
   ModelConfig resolved = config;
   resolve(resolved, "model config");
-  if (compute == Dtype::f32) return std::make_unique<Stack<float, float>>(resolved);
-  if (compute != Dtype::bf16) {
-    throw Error({"no such compute type", "model", "f32 or bf16", std::string(dtype_name(compute))});
+  if (build.compute == Dtype::f32) return std::make_unique<Stack<float, float>>(resolved, build);
+  if (build.compute != Dtype::bf16) {
+    throw Error(
+        {"no such compute type", "model", "f32 or bf16", std::string(dtype_name(build.compute))});
   }
-  if (resolved.residual_in_fp32) return std::make_unique<Stack<Bf16, float>>(resolved);
-  return std::make_unique<Stack<Bf16, Bf16>>(resolved);
+  if (resolved.residual_in_fp32) return std::make_unique<Stack<Bf16, float>>(resolved, build);
+  return std::make_unique<Stack<Bf16, Bf16>>(resolved, build);
 }
 
 }  // namespace adder

@@ -20,15 +20,14 @@ template <class T, class R>
 class Stack final : public LanguageModel<accumulate_t<T>> {
  public:
   using Acc = accumulate_t<T>;
-  explicit Stack(const ModelConfig& config);
+  Stack(const ModelConfig& config, const ModelBuild& build);
 
-  void refresh_weights(Context& context) override;
   void train_batch(Context& context, const TokenBatch& batch, const LossOptions& options,
-                   double gradient_scale, double* row_loss) override;
+                   const double* gradient_scale, double* row_loss) override;
   void evaluate(Context& context, const TokenBatch& batch, const LossOptions& options,
                 double* row_loss) const override;
-  void logits(Context& context, const TokenLayout& layout, const int32_t* ids, DecodeState* state,
-              bool last_only, Acc* out) const override;
+  void logits(Context& context, const TokenBatch& batch, DecodeState* state,
+              Acc* out) const override;
 
  protected:
   std::vector<std::vector<StatePart>> state_parts() const override;
@@ -42,16 +41,14 @@ class Stack final : public LanguageModel<accumulate_t<T>> {
   HeadLoss<T> head_of(const TokenBatch& batch, const LossOptions& options, const T* hidden,
                       double* row_loss) const;
   void backward(Context& context, const TokenBatch& batch, const Saved& saved, T* dhidden);
-  const T* hidden(Context& context, const TokenLayout& layout, const int32_t* ids,
-                  DecodeState* state) const;
+  const T* hidden(Context& context, const TokenBatch& batch, DecodeState* state) const;
 
   std::vector<Branch<T>> branches_;
   ResidualNorm<T> last_;  // norm_f
   Matrix embedding_;
   Matrix head_;
-  Acc* embedding_grad_ = nullptr;
-  Acc* head_grad_ = nullptr;
-  Buffer compute_weights_;  // T copies of the matrices, at the offsets of the table
+  MatrixGrad<Acc> embedding_grad_;
+  MatrixGrad<Acc> head_grad_;
 };
 
 /// The residual branches that a config asks for: the one place that names mixers.
