@@ -45,7 +45,8 @@ void check_targets(std::span<const int32_t> targets, int64_t vocab, int32_t igno
 
 void check_boundaries(std::span<const int32_t> cu, int64_t len, const std::string& where) {
   const std::string at = where + ": cu_seqlens";
-  if (cu.size() < 2) throw Error({"too short", at, "at least 2 entries", std::to_string(cu.size())});
+  if (cu.size() < 2)
+    throw Error({"too short", at, "at least 2 entries", std::to_string(cu.size())});
   if (cu.front() != 0) throw Error({"wrong first entry", at, "0", std::to_string(cu.front())});
   for (size_t q = 1; q < cu.size(); ++q) {
     if (cu[q] >= cu[q - 1]) continue;
@@ -53,7 +54,8 @@ void check_boundaries(std::span<const int32_t> cu, int64_t len, const std::strin
                  std::to_string(cu[q]) + " after " + std::to_string(cu[q - 1])});
   }
   if (cu.back() != len) {
-    throw Error({"wrong last entry", at, std::to_string(len) + " (len)", std::to_string(cu.back())});
+    throw Error(
+        {"wrong last entry", at, std::to_string(len) + " (len)", std::to_string(cu.back())});
   }
 }
 

@@ -20,10 +20,10 @@ struct Caps {
   bool avx512_vnni = false;
   bool amx_bf16 = false;
   // GPU.
-  int architecture = 0;                 // 10 major + minor: 80, 90
-  int processors = 0;                   // streaming multiprocessors
-  int64_t shared_bytes = 0;             // of one block, opted in
-  int64_t memory_bandwidth_mb_s = 0;    // by the driver's figures
+  int architecture = 0;               // 10 major + minor: 80, 90
+  int processors = 0;                 // streaming multiprocessors
+  int64_t shared_bytes = 0;           // of one block, opted in
+  int64_t memory_bandwidth_mb_s = 0;  // by the driver's figures
 };
 
 /// Those of the CPU, for the SIMD target in use.

@@ -92,7 +92,7 @@ TEST(Arena, ThePlanIsWhatTheRealRunTakes) {
   Arena plan;
   carve(plan);
   EXPECT_EQ(plan.peak_bytes(), 64 + 832);
-  Arena real(plan.peak_bytes());
+  Arena real(plan.peak_bytes(), {});
   carve(real);
   EXPECT_EQ(real.used_bytes(), 128);
   EXPECT_DEATH(real.take<char>(1000), "check failed");

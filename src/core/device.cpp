@@ -54,11 +54,13 @@ DeviceBackend* g_backends[2] = {nullptr, nullptr};
 
 }  // namespace
 
+std::string_view device_name(Device device) { return device == Device::cpu ? "cpu" : "cuda"; }
+
 DeviceBackend& device_backend(Device device) {
   DeviceBackend* backend = g_backends[static_cast<size_t>(device)];
   if (backend != nullptr) return *backend;
   if (device == Device::cpu) return cpu_backend();
-  throw Error({"no such device in this build", "device", "cpu", "cuda"});
+  throw Error({"not in use: this build or this machine has none", "device 'cuda'", {}, {}});
 }
 
 void set_device_backend(Device device, DeviceBackend* backend) {

@@ -6,10 +6,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <string_view>
 
 namespace adder {
 
 enum class Device : uint8_t { cpu, cuda };
+/// "cpu", "cuda": the spelling of flags and reports.
+std::string_view device_name(Device device);
 
 /// host: ordinary memory. pinned: host memory that the device copies from and to without a detour.
 /// device: memory that table lines work on; on the CPU it lies in the same RAM.
@@ -40,10 +43,11 @@ class DeviceBackend {
   virtual void end_line() {}
 };
 
-/// Throws Error where this build or this machine has no such device.
+/// The backend in use. Throws Error where this build or this machine has no such device.
 DeviceBackend& device_backend(Device device);
-/// Puts another backend in place (a CUDA build at start, the fence of the tests); null: the built-in
-/// one. Not thread-safe; buffers made before must not outlive the change.
+/// Puts another backend in place: use_cuda() of kernels/device does so for CUDA, tests for their
+/// fence. Null gives the built-in one back. Not thread-safe; buffers made before must not outlive
+/// the change.
 void set_device_backend(Device device, DeviceBackend* backend);
 
 }  // namespace adder

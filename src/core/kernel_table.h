@@ -113,7 +113,8 @@ struct Choice {
   int exact_class = 0;    // run lines of this class only (0: any)
 };
 
-[[noreturn]] void no_line(std::string_view family, Dtype dtype, Direction direction,
+/// `lines`: names of the lines for the device.
+[[noreturn]] void no_line(std::string_view family, Dtype dtype, Device device, Direction direction,
                           const std::string& shape, const Choice& choice, const std::string& lines);
 
 /// The cheapest line that accepts the shape; a shape that none serves is an Error that names it.
@@ -135,14 +136,17 @@ const L& pick_line(std::string_view family, std::span<const L> lines, const Caps
   }
   if (best == nullptr) {
     std::string names;
-    for (const L& line : lines) names += (names.empty() ? "" : ", ") + std::string(line.info.name);
-    no_line(family, lines.empty() ? Dtype::f32 : lines[0].info.dtype, direction, shape.describe(),
-            choice, names);
+    for (const L& line : lines) {
+      if (line.info.device != caps.device) continue;
+      names += (names.empty() ? "" : ", ") + std::string(line.info.name);
+    }
+    no_line(family, lines.empty() ? Dtype::f32 : lines[0].info.dtype, caps.device, direction,
+            shape.describe(), choice, names);
   }
   return *best;
 }
 
-/// Device memory may be touched while one lives.
+/// While one lives, the memory of kind `device` may be touched.
 class LineWindow {
  public:
   explicit LineWindow(DeviceBackend& backend) : backend_(backend) { backend_.begin_line(); }

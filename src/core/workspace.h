@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <map>
+#include <set>
 
 #include "core/context.h"
 
@@ -43,25 +43,34 @@ class Workspace {
   template <class Call>
   void run(const Call& call) {
     reserve(call);
-    call(context_);
+    execute(call);
   }
   /// The same, planned only when the key is new.
   template <class Call>
   void run(const Key& key, const Call& call) {
-    if (planned_.insert({key, true}).second) reserve(call);
-    call(context_);
+    if (!planned_.contains(key)) {
+      reserve(call);
+      planned_.insert(key);  // a call that throws while it is planned has no plan
+    }
+    execute(call);
   }
 
  private:
+  template <class Call>
+  void execute(const Call& call) {
+    Arena::Scope scope(arena_);
+    call(context_);
+  }
   void grow(int64_t bytes) {
     if (bytes <= arena_.capacity()) return;
+    ADDER_CHECK(arena_.used_bytes() == 0);                   // no call is running over it
     arena_ = Arena(0, context_.memory(MemoryKind::device));  // gives the old one back first
     arena_ = Arena(bytes, context_.memory(MemoryKind::device));
   }
 
   Context context_;
   Arena arena_{0, Memory{}};
-  std::map<Key, bool> planned_;
+  std::set<Key> planned_;
 };
 
 }  // namespace adder
