@@ -8,8 +8,7 @@
 // std::bad_alloc and what a callback throws, which passes through. The library never prints and
 // never exits.
 //
-// Threads: const calls of one Model may run at the same time. A non-const call, and writing through
-// parameter(), must be alone. A Session belongs to one thread at a time. The result does not depend
+// Threads: const calls of one Model may run at the same time. A non-const call must be alone. A Session belongs to one thread at a time. The result does not depend
 // on the number of threads.
 #pragma once
 
@@ -36,6 +35,9 @@ enum class Precision : uint8_t { f32, bf16 };
 struct ModelOptions {
   int threads = 0;  // 0: every core that the process may use
   Precision precision = Precision::f32;
+  /// With bf16: keeps no f32 copy of the weights (2 bytes a parameter). Parameters then read back as
+  /// they were rounded, and the model cannot be trained.
+  bool inference_only = false;
 };
 
 /// The sizes of a stack. Those that are 0 follow from others.
@@ -105,11 +107,10 @@ class ADDER_API Model {
   /// In the order of the file, a tied head left out.
   std::vector<ParameterInfo> parameters() const;
 
-  /// One parameter, row-major, valid as long as the model. After writing, call
-  /// parameters_changed(). Throws naming the nearest known name.
-  std::span<float> parameter(std::string_view name);
-  std::span<const float> parameter(std::string_view name) const;
-  void parameters_changed();
+  /// A copy of one parameter, row-major. Throws naming the nearest known name.
+  std::vector<float> parameter(std::string_view name) const;
+  /// Replaces one: as many values as parameter() gives.
+  void set_parameter(std::string_view name, std::span<const float> values);
 
   /// Logits (batch, length, vocab_size) of the token that follows each token.
   std::vector<float> forward(std::span<const int32_t> ids, int64_t batch = 1) const;
@@ -119,8 +120,8 @@ class ADDER_API Model {
   /// The same, and gradient(name) holds the gradient of it for every parameter not frozen.
   double loss_and_gradients(std::span<const int32_t> ids, std::span<const int32_t> targets,
                             int64_t batch = 1);
-  /// Row-major, of the last loss_and_gradients (throws before the first); zeros where frozen.
-  std::span<const float> gradient(std::string_view name) const;
+  /// A copy, row-major, of the last loss_and_gradients (throws before the first); zeros where frozen.
+  std::vector<float> gradient(std::string_view name) const;
   /// Parameters whose names match ('*' and '?') are not trained. Before the first gradient.
   /// Returns how many match.
   int64_t freeze(const std::string& pattern);

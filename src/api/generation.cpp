@@ -39,7 +39,7 @@ EngineOptions one_slot(int threads) {
 
 GeneratedTokens Model::generate(std::span<const int32_t> prompt, const GenerateOptions& options,
                                 const std::function<bool(int32_t)>& on_token) const {
-  Engine engine(impl_->model, one_slot(impl_->threads));
+  Engine engine(impl_->model, one_slot(impl_->context.threads));
   GenerationResult result =
       engine.generate(0, prompt, generation_of(options, impl_->spec), on_token);
   return {std::move(result.ids), finish_reason(result.reason)};
@@ -48,7 +48,7 @@ GeneratedTokens Model::generate(std::span<const int32_t> prompt, const GenerateO
 GeneratedText Model::generate_text(std::string_view prompt, const GenerateOptions& options,
                                    const std::function<bool(std::string_view)>& on_text) const {
   const auto tokenizer = model_tokenizer(impl_->model->config());
-  Engine engine(impl_->model, one_slot(impl_->threads));
+  Engine engine(impl_->model, one_slot(impl_->context.threads));
   TextResult result =
       adder::generate_text(engine, *tokenizer, prompt_ids(*tokenizer, impl_->generation, prompt),
                            {generation_of(options, impl_->spec), options.stop}, on_text);
@@ -62,7 +62,7 @@ struct Session::Impl {
 };
 
 Session::Session(const Model& model)
-    : impl_(new Impl{Engine(model.impl_->model, one_slot(model.impl_->threads))}) {}
+    : impl_(new Impl{Engine(model.impl_->model, one_slot(model.impl_->context.threads))}) {}
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 Session::~Session() = default;

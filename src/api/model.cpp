@@ -53,30 +53,34 @@ ModelSpec spec_of(const ModelConfig& config, const GenerationConfig& generation)
   return spec;
 }
 
-double mean_over_targets(const TokenBatch& batch, const std::vector<double>& row_loss) {
+double mean_over_targets(const CallInput& input, std::span<const double> row_loss) {
   double sum = 0;
   int64_t valid = 0;
-  for (int64_t i = 0; i < batch.layout.rows(); ++i) {
-    sum += row_loss[static_cast<size_t>(i)];
-    valid += batch.targets[i] != kIgnoreIndex;
+  for (size_t i = 0; i < row_loss.size(); ++i) {
+    sum += row_loss[i];
+    valid += input.targets[i] != kIgnoreIndex;
   }
   return sum / static_cast<double>(valid);
 }
 
 }  // namespace
 
-Dtype compute_dtype(Precision precision) {
-  return precision == Precision::bf16 ? Dtype::bf16 : Dtype::f32;
-}
-
-Model::Impl::Impl(OpenedModel opened, const ModelOptions& options)
-    : model(std::move(opened.model)), generation(std::move(opened.generation)) {
+ModelBuild model_build(const ModelOptions& options) {
   if (options.threads < 0) {
     throw Error({"out of range", "ModelOptions: threads", ">= 0", std::to_string(options.threads)});
   }
-  threads = options.threads > 0 ? options.threads : available_threads();
-  spec = spec_of(model->config(), generation);
+  ModelBuild build;
+  build.compute = options.precision == Precision::bf16 ? Dtype::bf16 : Dtype::f32;
+  build.masters = !options.inference_only;
+  build.context.threads = options.threads > 0 ? options.threads : available_threads();
+  return build;
 }
+
+Model::Impl::Impl(OpenedModel opened, const ModelOptions& options)
+    : model(std::move(opened.model)),
+      generation(std::move(opened.generation)),
+      spec(spec_of(model->config(), generation)),
+      context(model_build(options).context) {}
 
 int64_t Model::Impl::parameter_index(std::string_view name) const {
   const ParamTable& table = model->params();
@@ -89,58 +93,36 @@ int64_t Model::Impl::parameter_index(std::string_view name) const {
                "'" + std::string(name) + "'"});
 }
 
-void Model::Impl::enable_training() {
-  if (!training) model->enable_training();
-  training = true;
-}
-
-void Model::Impl::refresh() {
-  run_planned(threads, [&](Context& context) { model->refresh_weights(context); });
-}
-
-TokenLayout Model::Impl::layout(std::span<const int32_t> ids, int64_t batch) const {
-  const int64_t count = static_cast<int64_t>(ids.size());
+CallInput Model::Impl::input(std::span<const int32_t> ids, std::span<const int32_t> targets,
+                             int64_t batch) const {
+  const auto count = static_cast<int64_t>(ids.size());
   if (batch < 1 || count < 1 || count % batch != 0) {
     throw Error({"ids do not divide into rows", "model", std::to_string(batch) + " equal rows",
                  std::to_string(count) + " ids"});
   }
-  check_token_ids(ids, spec.vocab_size);
-  TokenLayout layout;
-  layout.batch = batch;
-  layout.len = count / batch;
-  return layout;
+  return {.batch = batch, .len = count / batch, .ids = ids, .targets = targets};
 }
 
-TokenBatch Model::Impl::batch(std::span<const int32_t> ids, std::span<const int32_t> targets,
-                              int64_t batch) const {
-  TokenBatch result;
-  result.layout = layout(ids, batch);
+CallInput Model::Impl::input_with_targets(std::span<const int32_t> ids,
+                                          std::span<const int32_t> targets, int64_t batch) const {
+  const bool any = std::any_of(targets.begin(), targets.end(),
+                               [](int32_t target) { return target != kIgnoreIndex; });
   if (targets.size() != ids.size()) {
     throw Error({"one target for each id", "model", std::to_string(ids.size()),
                  std::to_string(targets.size())});
   }
-  bool any = false;
-  for (size_t i = 0; i < targets.size(); ++i) {
-    if (targets[i] == kIgnoreIndex) continue;
-    check_token_ids(targets.subspan(i, 1), spec.vocab_size, static_cast<int64_t>(i));
-    any = true;
-  }
   if (!any) throw Error({"no target", "model", "at least one that is not -100", "none"});
-  result.ids = ids.data();
-  result.targets = targets.data();
-  return result;
+  return input(ids, targets, batch);
 }
 
-double Model::Impl::loss_and_gradients(const TokenBatch& batch) {
-  enable_training();
-  model->zero_grads();
-  int64_t valid = 0;
-  for (int64_t i = 0; i < batch.layout.rows(); ++i) valid += batch.targets[i] != kIgnoreIndex;
-  std::vector<double> row_loss(static_cast<size_t>(batch.layout.rows()));
-  run_planned(threads, [&](Context& context) {
-    model->train_batch(context, batch, {}, 1.0 / static_cast<double>(valid), row_loss.data());
-  });
-  return mean_over_targets(batch, row_loss);
+double Model::Impl::loss_and_gradients(const CallInput& input) {
+  model->enable_training();
+  model->store().zero_gradients(context);
+  const auto valid = std::count_if(input.targets.begin(), input.targets.end(),
+                                   [](int32_t target) { return target != kIgnoreIndex; });
+  ModelRunner<float> runner(*model, context, "model");
+  return mean_over_targets(
+      input, runner.losses_and_gradients(*model, input, 1.0 / static_cast<double>(valid)));
 }
 
 Model::Model(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -149,19 +131,16 @@ Model& Model::operator=(Model&&) noexcept = default;
 Model::~Model() = default;
 
 Model Model::load(const std::string& directory, const ModelOptions& options) {
-  return Model(
-      std::make_shared<Impl>(open_model(directory, compute_dtype(options.precision)), options));
+  return Model(std::make_shared<Impl>(open_model(directory, model_build(options)), options));
 }
 
 Model Model::create(const ModelSpec& spec, uint64_t seed, const ModelOptions& options) {
   OpenedModel opened;
-  opened.model = make_model<float>(config_of(spec), compute_dtype(options.precision));
+  opened.model = make_model<float>(config_of(spec), model_build(options));
   opened.model->initialize(seed);
   opened.generation.bos_token_id = opened.model->config().bos_token_id;
   opened.generation.eos_token_ids = opened.model->config().eos_token_ids;
-  auto impl = std::make_shared<Impl>(std::move(opened), options);
-  impl->refresh();
-  return Model(std::move(impl));
+  return Model(std::make_shared<Impl>(std::move(opened), options));
 }
 
 const ModelSpec& Model::spec() const { return impl_->spec; }
@@ -176,61 +155,56 @@ std::vector<ParameterInfo> Model::parameters() const {
   return result;
 }
 
-std::span<float> Model::parameter(std::string_view name) {
+std::vector<float> Model::parameter(std::string_view name) const {
+  return impl_->model->store().read(impl_->parameter_index(name));
+}
+
+void Model::set_parameter(std::string_view name, std::span<const float> values) {
   const int64_t index = impl_->parameter_index(name);
-  const ParamTable& table = impl_->model->params();
-  return {impl_->model->value(index), static_cast<size_t>(table.info(index).count())};
+  const int64_t count = impl_->model->params().info(index).count();
+  if (static_cast<int64_t>(values.size()) != count) {
+    throw Error({"wrong number of elements", "model: parameter '" + std::string(name) + "'",
+                 std::to_string(count), std::to_string(values.size())});
+  }
+  impl_->model->store().write(index, 0, count, values.data());
 }
-
-std::span<const float> Model::parameter(std::string_view name) const {
-  return const_cast<Model*>(this)->parameter(name);
-}
-
-void Model::parameters_changed() { impl_->refresh(); }
 
 std::vector<float> Model::forward(std::span<const int32_t> ids, int64_t batch) const {
-  const TokenLayout layout = impl_->layout(ids, batch);
-  const size_t columns = static_cast<size_t>(impl_->model->padded_vocab());
-  const size_t vocab = static_cast<size_t>(impl_->spec.vocab_size);
-  std::vector<float> logits(ids.size() * columns);
-  run_planned(impl_->threads, [&](Context& context) {
-    impl_->model->logits(context, layout, ids.data(), nullptr, false, logits.data());
-  });
-  if (columns == vocab) return logits;
-  for (size_t row = 1; row < ids.size(); ++row) {
-    std::copy_n(logits.begin() + static_cast<int64_t>(row * columns), vocab,
-                logits.begin() + static_cast<int64_t>(row * vocab));
+  ModelRunner<float> runner(*impl_->model, impl_->context, "model");
+  const auto logits = runner.logits(impl_->input(ids, {}, batch));
+  const auto columns = static_cast<size_t>(impl_->model->padded_vocab());
+  const auto vocab = static_cast<size_t>(impl_->spec.vocab_size);
+  std::vector<float> result;
+  result.reserve(ids.size() * vocab);
+  for (size_t row = 0; row < ids.size(); ++row) {
+    const auto first = logits.begin() + static_cast<int64_t>(row * columns);
+    result.insert(result.end(), first, first + static_cast<int64_t>(vocab));
   }
-  logits.resize(ids.size() * vocab);
-  return logits;
+  return result;
 }
 
 double Model::loss(std::span<const int32_t> ids, std::span<const int32_t> targets,
                    int64_t batch) const {
-  const TokenBatch call = impl_->batch(ids, targets, batch);
-  std::vector<double> row_loss(ids.size());
-  run_planned(impl_->threads, [&](Context& context) {
-    impl_->model->evaluate(context, call, {}, row_loss.data());
-  });
-  return mean_over_targets(call, row_loss);
+  const CallInput input = impl_->input_with_targets(ids, targets, batch);
+  ModelRunner<float> runner(*impl_->model, impl_->context, "model");
+  return mean_over_targets(input, runner.losses(input));
 }
 
 double Model::loss_and_gradients(std::span<const int32_t> ids, std::span<const int32_t> targets,
                                  int64_t batch) {
-  return impl_->loss_and_gradients(impl_->batch(ids, targets, batch));
+  return impl_->loss_and_gradients(impl_->input_with_targets(ids, targets, batch));
 }
 
-std::span<const float> Model::gradient(std::string_view name) const {
+std::vector<float> Model::gradient(std::string_view name) const {
   const int64_t index = impl_->parameter_index(name);
-  if (!impl_->training) {
+  if (!impl_->model->store().trains()) {
     throw Error({"no gradients yet", "model: gradient", "a call of loss_and_gradients", ""});
   }
-  const ParamTable& table = impl_->model->params();
-  return {impl_->model->grad(index), static_cast<size_t>(table.info(index).count())};
+  return impl_->model->store().read_gradient(index);
 }
 
 int64_t Model::freeze(const std::string& pattern) {
-  if (impl_->training) {
+  if (impl_->model->store().trains()) {
     throw Error({"too late to freeze", "model", "freeze before the first gradient", pattern});
   }
   return impl_->model->freeze(pattern);

@@ -13,31 +13,20 @@ struct Model::Impl {
   std::shared_ptr<LanguageModel<float>> model;
   GenerationConfig generation;
   ModelSpec spec;
-  int threads = 1;
-  bool training = false;  // the gradient array is there
+  Context context;  // the threads of every call
 
   Impl(OpenedModel opened, const ModelOptions& options);
   int64_t parameter_index(std::string_view name) const;
-  void enable_training();
-  void refresh();
   /// Forward and backward of the mean loss; gradients are written over what was there.
-  double loss_and_gradients(const TokenBatch& batch);
-  /// Checks ids, targets and their division into rows.
-  TokenBatch batch(std::span<const int32_t> ids, std::span<const int32_t> targets,
-                   int64_t batch) const;
-  TokenLayout layout(std::span<const int32_t> ids, int64_t batch) const;
+  double loss_and_gradients(const CallInput& input);
+  /// The call that ids (and targets, unless empty) make as `batch` equal rows; with targets, at least
+  /// one of them counts.
+  CallInput input(std::span<const int32_t> ids, std::span<const int32_t> targets,
+                  int64_t batch) const;
+  CallInput input_with_targets(std::span<const int32_t> ids, std::span<const int32_t> targets,
+                               int64_t batch) const;
 };
 
-/// Runs `call(context)` over an arena planned for it.
-template <class Call>
-void run_planned(int threads, const Call& call) {
-  Context context;
-  context.threads = threads;
-  Arena arena(plan_bytes(context, call));
-  context.arena = &arena;
-  call(context);
-}
-
-Dtype compute_dtype(Precision precision);
+ModelBuild model_build(const ModelOptions& options);
 
 }  // namespace adder

@@ -1,25 +1,12 @@
-#include <algorithm>
 #include <cmath>
 
 #include "api/model_impl.h"
 #include "core/error.h"
-#include "kernels/optim/optim.h"
+#include "train/optimizer_step.h"
 
 namespace adder {
 
-struct Trainer::Impl {
-  std::shared_ptr<Model::Impl> model;
-  TrainerOptions options;
-  std::vector<float> m;  // first and second moments, laid out as the parameters
-  std::vector<float> v;
-  int64_t steps = 0;
-
-  void update(double clip_coefficient);
-};
-
 namespace {
-
-constexpr double kNormFloor = 1e-6;  // PyTorch's clip_grad_norm_
 
 void check_option(bool good, const char* name, const char* expected, double value) {
   if (good) return;
@@ -38,70 +25,53 @@ void check_options(const TrainerOptions& o) {
   check_option(o.clip_norm >= 0, "clip_norm", ">= 0", o.clip_norm);
 }
 
+StepOptions step_options(const TrainerOptions& o) {
+  check_options(o);
+  StepOptions options;
+  options.adamw = {o.beta1, o.beta2, o.eps, o.weight_decay};
+  options.clip = o.clip_norm;
+  return options;
+}
+
 }  // namespace
 
-Trainer::Trainer(Model& model, const TrainerOptions& options) : impl_(new Impl) {
-  check_options(options);
-  impl_->model = model.impl_;
-  impl_->options = options;
-  impl_->model->enable_training();
-  const size_t total = static_cast<size_t>(impl_->model->model->params().total());
-  impl_->m.assign(total, 0.0f);
-  impl_->v.assign(total, 0.0f);
+struct Trainer::Impl {
+  std::shared_ptr<Model::Impl> model;
+  double learning_rate = 0;
+  OptimizerStep optimizer;
+};
+
+Trainer::Trainer(Model& model, const TrainerOptions& options) {
+  const StepOptions checked = step_options(options);
+  Model::Impl& parts = *model.impl_;
+  if (!parts.model->store().has_masters()) {
+    throw Error({"opened for inference only", "Trainer", "a model with ModelOptions::inference_only "
+                 "off", ""});
+  }
+  impl_.reset(new Impl{model.impl_, options.learning_rate, {*parts.model, checked, parts.context}});
 }
 Trainer::Trainer(Trainer&&) noexcept = default;
 Trainer& Trainer::operator=(Trainer&&) noexcept = default;
 Trainer::~Trainer() = default;
 
-void Trainer::Impl::update(double clip_coefficient) {
-  LanguageModel<float>& language_model = *model->model;
-  const ParamTable& table = language_model.params();
-  StepValues values;
-  values.learning_rate = options.learning_rate;
-  values.clip_coefficient = clip_coefficient;
-  values.step = ++steps;
-  run_planned(model->threads, [&](Context& context) {
-    for (int64_t i = 0; i < table.size(); ++i) {
-      const ParamInfo& info = table.info(i);
-      if (!info.trainable || !info.alias_of.empty()) continue;
-      OptimShape shape;
-      shape.count = info.count();
-      AdamWArgs<float> args;
-      args.constants = {options.beta1, options.beta2, options.eps,
-                        info.decay ? options.weight_decay : 0.0};
-      args.values = &values;
-      args.g = language_model.grad(i);
-      args.p = language_model.value(i);
-      args.m = m.data() + table.offset(i);
-      args.v = v.data() + table.offset(i);
-      adamw_step(context, shape, args);
-    }
-    language_model.refresh_weights(context);
-  });
-}
-
 TrainStep Trainer::step(std::span<const int32_t> ids, std::span<const int32_t> targets,
                         int64_t batch) {
-  Model::Impl& model = *impl_->model;
-  TrainStep result;
-  result.loss = model.loss_and_gradients(model.batch(ids, targets, batch));
-  double squares = 0;
-  run_planned(model.threads, [&](Context& context) {
-    squares = sum_of_squares(context, model.model->params().total(), model.model->grads());
-  });
-  result.gradient_norm = std::sqrt(squares);
-  result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.gradient_norm);
-  if (result.skipped) return result;
-  const double clip = impl_->options.clip_norm;
-  impl_->update(clip > 0 ? std::min(1.0, clip / (result.gradient_norm + kNormFloor)) : 1.0);
-  return result;
+  const CallInput input = impl_->model->input_with_targets(ids, targets, batch);
+  StepTokens tokens;
+  tokens.batch = batch;
+  tokens.len = input.len;
+  tokens.ids = ids;
+  tokens.targets = targets;
+  impl_->optimizer.enqueue(tokens, impl_->learning_rate);
+  const StepReport report = *impl_->optimizer.finish();
+  return {report.loss, report.grad_norm, report.skipped};
 }
 
 void Trainer::set_learning_rate(double value) {
   check_option(value >= 0 && std::isfinite(value), "learning_rate", ">= 0", value);
-  impl_->options.learning_rate = value;
+  impl_->learning_rate = value;
 }
 
-int64_t Trainer::steps() const { return impl_->steps; }
+int64_t Trainer::steps() const { return impl_->optimizer.steps() - impl_->optimizer.skipped(); }
 
 }  // namespace adder

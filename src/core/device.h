@@ -36,6 +36,10 @@ class DeviceBackend {
   /// Between any two kinds of memory. The host may not touch `from` or `to` before synchronize().
   virtual void copy(void* stream, void* to, const void* from, int64_t bytes) = 0;
   virtual void synchronize(void* stream) = 0;
+  /// Marks a point in the work of a stream; wait() lets the host wait for it and takes the mark back.
+  /// A device whose calls are done when they return needs no marks.
+  virtual void* mark(void* /*stream*/) { return nullptr; }
+  virtual void wait(void* /*mark*/) {}
   /// Microseconds that `work` takes by the clock of the device.
   virtual double elapsed_us(void* stream, const std::function<void()>& work) = 0;
   /// Around every table line: memory of kind `device` may be touched between the two.

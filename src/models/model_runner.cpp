@@ -1,32 +1,41 @@
 #include "models/model_runner.h"
 
 namespace adder {
-namespace {
 
-enum Kind : int64_t { kLogits, kLosses, kGradients };
-
-Workspace::Key key_of(Kind kind, const TokenBatch& batch) {
-  return {kind, batch.layout.batch, batch.layout.len,
-          batch.layout.sequences * 2 + (batch.wanted != nullptr ? 1 : 0)};
-}
-
-}  // namespace
+template <class Acc>
+ModelRunner<Acc>::ModelRunner(const LanguageModel<Acc>& model, Workspace& workspace,
+                              std::string where)
+    : model_(model),
+      workspace_(workspace),
+      arrays_(workspace.context(), model.config().vocab_size, std::move(where)),
+      logits_(workspace.context().memory(MemoryKind::device)),
+      row_loss_(workspace.context().memory(MemoryKind::device)),
+      scale_(workspace.context().memory(MemoryKind::device)) {}
 
 template <class Acc>
 ModelRunner<Acc>::ModelRunner(const LanguageModel<Acc>& model, const Context& context,
                               std::string where)
     : model_(model),
-      workspace_(context),
+      own_(std::make_unique<Workspace>(context)),
+      workspace_(*own_),
       arrays_(context, model.config().vocab_size, std::move(where)),
       logits_(context.memory(MemoryKind::device)),
       row_loss_(context.memory(MemoryKind::device)),
       scale_(context.memory(MemoryKind::device)) {}
 
 template <class Acc>
+template <class Call>
+void ModelRunner<Acc>::run(CallKind kind, const TokenBatch& batch, const Call& call) {
+  workspace_.run(Workspace::Key{static_cast<int64_t>(kind), batch.layout.batch, batch.layout.len,
+                                batch.layout.sequences * 2 + (batch.wanted != nullptr ? 1 : 0)},
+                 call);
+}
+
+template <class Acc>
 const Acc* ModelRunner<Acc>::enqueue_logits(const TokenBatch& batch, DecodeState* state) {
   Acc* out = logits_.hold(batch.logit_rows() * model_.padded_vocab());
-  workspace_.run(key_of(kLogits, batch),
-                 [&](Context& context) { model_.logits(context, batch, state, out); });
+  run(CallKind::logits, batch,
+      [&](Context& context) { model_.logits(context, batch, state, out); });
   return out;
 }
 
@@ -50,11 +59,20 @@ std::span<const double> ModelRunner<Acc>::fetch_losses(int64_t rows) {
 }
 
 template <class Acc>
+void ModelRunner<Acc>::reserve_losses(int64_t batch, int64_t len) {
+  const std::vector<int32_t> zeros(static_cast<size_t>(batch * len));
+  const TokenBatch call = load({.batch = batch, .len = len, .ids = zeros, .targets = zeros});
+  context().backend().synchronize(context().stream);
+  double* row_loss = row_loss_.hold(batch * len);
+  workspace_.reserve([&](Context& context) { model_.evaluate(context, call, {}, row_loss); });
+}
+
+template <class Acc>
 std::span<const double> ModelRunner<Acc>::losses(const CallInput& input,
                                                  const LossOptions& options) {
   const TokenBatch batch = load(input);
   double* row_loss = row_loss_.hold(input.rows());
-  workspace_.run(key_of(kLosses, batch), [&](Context& context) {
+  run(CallKind::losses, batch, [&](Context& context) {
     model_.evaluate(context, batch, options, row_loss);
   });
   return fetch_losses(input.rows());
@@ -69,7 +87,7 @@ std::span<const double> ModelRunner<Acc>::losses_and_gradients(LanguageModel<Acc
   double* row_loss = row_loss_.hold(input.rows());
   double* device_scale = scale_.hold(1);
   copy_elements(context(), device_scale, &scale, 1);
-  workspace_.run(key_of(kGradients, batch), [&](Context& context) {
+  run(CallKind::gradients, batch, [&](Context& context) {
     model.train_batch(context, batch, options, device_scale, row_loss);
   });
   return fetch_losses(input.rows());

@@ -2,6 +2,7 @@
 // is planned once for its shape, the results come back.
 #pragma once
 
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,15 +13,21 @@
 
 namespace adder {
 
+/// What the first number of a Workspace::Key says about calls of models.
+enum class CallKind : int64_t { logits, losses, gradients, step };
+
 /// Results stay valid until the next call. Not thread-safe; the model is only read, so runners can
 /// share it. `where` begins the messages about ids, targets and slots that are out of range.
 template <class Acc>
 class ModelRunner {
  public:
   ModelRunner(const LanguageModel<Acc>& model, const Context& context, std::string where);
+  /// Works in the memory of another's workspace, which outlives it.
+  ModelRunner(const LanguageModel<Acc>& model, Workspace& workspace, std::string where);
 
   const Context& context() const { return workspace_.context(); }
   Workspace& workspace() { return workspace_; }
+  const LanguageModel<Acc>& model() const { return model_; }
   /// Checks the arrays and brings them over; slots: those of the state that a call carries.
   TokenBatch load(const CallInput& input, int64_t slots = 0) { return arrays_.load(input, slots); }
 
@@ -36,6 +43,8 @@ class ModelRunner {
   /// runner's own.
   std::span<const double> losses_and_gradients(LanguageModel<Acc>& model, const CallInput& input,
                                                double scale, const LossOptions& options = {});
+  /// Holds what losses() of this shape takes.
+  void reserve_losses(int64_t batch, int64_t len);
   /// `count` values of enqueued work, as soon as they are there.
   template <class T>
   void fetch(T* to, const T* from, int64_t count) const {
@@ -44,9 +53,12 @@ class ModelRunner {
 
  private:
   std::span<const double> fetch_losses(int64_t rows);
+  template <class Call>
+  void run(CallKind kind, const TokenBatch& batch, const Call& call);
 
   const LanguageModel<Acc>& model_;
-  Workspace workspace_;
+  std::unique_ptr<Workspace> own_;
+  Workspace& workspace_;
   CallArrays arrays_;
   DeviceArray<Acc> logits_;
   DeviceArray<double> row_loss_;

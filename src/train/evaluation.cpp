@@ -2,27 +2,13 @@
 
 #include <algorithm>
 #include <numbers>
+#include <span>
 #include <vector>
 
 #include "kernels/loss/loss.h"
 
 namespace adder {
 namespace {
-
-struct Rows {
-  Rows(int64_t batch, int64_t len)
-      : ids(static_cast<size_t>(batch * len)),
-        targets(static_cast<size_t>(batch * len), kIgnoreIndex),
-        loss(static_cast<size_t>(batch * len)) {
-    view.layout.batch = batch;
-    view.layout.len = len;
-    view.ids = ids.data();
-    view.targets = targets.data();
-  }
-  std::vector<int32_t> ids, targets;
-  std::vector<double> loss;
-  TokenBatch view;
-};
 
 struct Sum {
   double loss = 0;
@@ -34,11 +20,11 @@ struct Sum {
   double mean() const { return tokens > 0 ? loss / static_cast<double>(tokens) : 0; }
 };
 
-Sum window_sum(const Rows& rows, int64_t row, int64_t len) {
+// Over one window of a call.
+Sum window_sum(std::span<const int32_t> targets, std::span<const double> loss) {
   Sum sum;
-  for (int64_t i = row * len; i < (row + 1) * len; ++i) {
-    const auto index = static_cast<size_t>(i);
-    if (rows.targets[index] != kIgnoreIndex) sum.add({rows.loss[index], 1});
+  for (size_t i = 0; i < targets.size(); ++i) {
+    if (targets[i] != kIgnoreIndex) sum.add({loss[i], 1});
   }
   return sum;
 }
@@ -55,29 +41,30 @@ int64_t spread_window(int64_t index, int64_t count, int64_t windows) {
   return index * windows / count;
 }
 
-Evaluation evaluate(const LanguageModel<float>& model, Context& context, const EvalSource& source,
+Evaluation evaluate(ModelRunner<float>& runner, const EvalSource& source,
                     const EvalOptions& options) {
   const int64_t len = source.len();
   const int64_t windows = source.windows();
   const int64_t count = capped(options.max_windows, windows);
   const int64_t compared = capped(options.compare_windows, count);
-  Rows rows(options.batch, len);
+  std::vector<int32_t> ids(static_cast<size_t>(options.batch * len)), targets(ids.size());
   Sum all, compare;
   int64_t next = 0;  // of the windows to compare
   for (int64_t first = 0; first < count; first += options.batch) {
     for (int64_t row = 0; row < options.batch; ++row) {
-      int32_t* targets = rows.targets.data() + row * len;
+      int32_t* row_targets = targets.data() + row * len;
       if (first + row < count) {
-        source.fill(spread_window(first + row, count, windows), rows.ids.data() + row * len,
-                    targets);
+        source.fill(spread_window(first + row, count, windows), ids.data() + row * len,
+                    row_targets);
       } else {
-        std::fill(targets, targets + len, kIgnoreIndex);
+        std::fill(row_targets, row_targets + len, kIgnoreIndex);
       }
     }
-    const Arena::Scope scope(*context.arena);
-    model.evaluate(context, rows.view, {}, rows.loss.data());
+    const auto loss =
+        runner.losses({.batch = options.batch, .len = len, .ids = ids, .targets = targets});
     for (int64_t row = 0; row < options.batch && first + row < count; ++row) {
-      const Sum sum = window_sum(rows, row, len);
+      const auto at = static_cast<size_t>(row * len), size = static_cast<size_t>(len);
+      const Sum sum = window_sum(std::span(targets).subspan(at, size), loss.subspan(at, size));
       all.add(sum);
       if (next < compared && first + row == spread_window(next, compared, count)) {
         compare.add(sum);
@@ -91,14 +78,6 @@ Evaluation evaluate(const LanguageModel<float>& model, Context& context, const E
   result.bits_per_byte = bits_per_byte(result.loss, source.bytes_per_token());
   result.compare_loss = compare.mean();
   return result;
-}
-
-int64_t plan_evaluation_bytes(const LanguageModel<float>& model, const Context& context,
-                              int64_t batch, int64_t len) {
-  return plan_bytes(context, [&](Context& plan) {
-    Rows rows(batch, len);
-    model.evaluate(plan, rows.view, {}, rows.loss.data());
-  });
 }
 
 }  // namespace adder

@@ -1,9 +1,9 @@
-// The mean loss of a model over fixed windows.
+// Scores a model: its mean loss over fixed windows.
 #pragma once
 
 #include <cstdint>
 
-#include "models/language_model.h"
+#include "models/model_runner.h"
 #include "train/batch_source.h"
 
 namespace adder {
@@ -32,11 +32,7 @@ int64_t spread_window(int64_t index, int64_t count, int64_t windows);
 
 /// Scores windows in index order; sums in double in that order. compare_windows needs max_windows 0
 /// or the same.
-Evaluation evaluate(const LanguageModel<float>& model, Context& context, const EvalSource& source,
+Evaluation evaluate(ModelRunner<float>& runner, const EvalSource& source,
                     const EvalOptions& options);
-
-/// Arena bytes of evaluate().
-int64_t plan_evaluation_bytes(const LanguageModel<float>& model, const Context& context,
-                              int64_t batch, int64_t len);
 
 }  // namespace adder

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "models/model_io.h"
+#include "train/checkpoint_writer.h"
 #include "train/plot.h"
 #include "train/run_state.h"
 
@@ -35,15 +36,9 @@ class Session {
       : run_(run),
         observer_(run.observer != nullptr ? *run.observer : silent_observer()),
         files_(run.out, run.log),
-        context_(make_context(run.train)),
-        trainer_(*run.model, run.train, *run.batches, context_) {
-    int64_t bytes = trainer_.plan_step_bytes();
-    if (run_.validation != nullptr) {
-      bytes = std::max(bytes, plan_evaluation_bytes(*run_.model, context_, eval_batch(),
-                                                    run_.validation->len()));
-    }
-    arena_ = std::make_unique<Arena>(bytes);
-    context_.arena = arena_.get();
+        trainer_(*run.model, run.train, *run.batches, make_context(run.train)),
+        scorer_(*run.model, trainer_.workspace(), "validation") {
+    if (run_.validation != nullptr) scorer_.reserve_losses(eval_batch(), run_.validation->len());
   }
 
   TrainResult go();
@@ -64,9 +59,15 @@ class Session {
   std::optional<TrainResult> begin();
   std::optional<TrainResult> earlier_result() const;
   void train_step();
+  /// Waits for the last step and takes its report: weights and counters are those after it.
+  void settle();
+  void account(const StepReport& report);
+  bool validation_due(int64_t step) const;
   void validate(MetricsRecord& record);
   void checkpoint();
-  bool checkpoint_due(bool improved) const;
+  bool checkpoint_due() const;
+  /// Tells of a checkpoint that is written, or why it is not.
+  void tell(const std::optional<SavedCheckpoint>& saved);
   bool stop_requested() const { return run_.stop_requested && run_.stop_requested(); }
   bool done() const { return trainer_.steps_done() >= run_.train.steps; }
   void add_sample(int64_t step, bool last, const std::string& heading);
@@ -80,10 +81,10 @@ class Session {
   const TrainRun& run_;
   TrainObserver& observer_;
   RunFiles files_;
-  Context context_;
   Trainer trainer_;
-  std::unique_ptr<Arena> arena_;
+  ModelRunner<float> scorer_;
   RunState state_;
+  CheckpointWriter writer_;
   Clock::time_point session_start_ = Clock::now();
   Clock::time_point checkpoint_time_ = Clock::now();
   double seconds_before_ = 0;
@@ -115,8 +116,6 @@ std::optional<TrainResult> Session::begin() {
     if (const auto result = earlier_result()) return result;
   } else {
     std::filesystem::remove(files_.path("result.json"));
-    const Arena::Scope scope(*arena_);
-    run_.model->refresh_weights(context_);
   }
   files_.open_logs(logs.value_or(JsonValue::object()));
   if (run_.accepted) run_.accepted();
@@ -126,13 +125,11 @@ std::optional<TrainResult> Session::begin() {
   start.first_step = trainer_.steps_done() + 1;
   start.steps = run_.train.steps;
   start.parameters = run_.model->params().parameter_count();
-  start.trainable = trainer_.trainable_count();
-  const int64_t flat = run_.model->params().total() * static_cast<int64_t>(sizeof(float));
-  start.memory_bytes =
-      2 * flat + 2 * start.trainable * static_cast<int64_t>(sizeof(float)) + arena_->capacity();
+  start.trainable = trainer_.optimizer().trainable_count();
+  start.memory_bytes = trainer_.optimizer().memory_bytes();
   const double per_epoch = run_.batches->steps_per_epoch();
   start.epochs = per_epoch > 0 ? static_cast<double>(run_.train.steps) / per_epoch : 0;
-  start.threads = context_.threads;
+  start.threads = scorer_.context().threads;
   start.loss_unit = run_.loss_unit;
   observer_.on_start(start);
   return std::nullopt;
@@ -153,7 +150,7 @@ void Session::validate(MetricsRecord& record) {
     options.compare_windows = std::max<int64_t>(run_.log.eval_tokens / len, 1);
     if (!done()) options.max_windows = options.compare_windows;
   }
-  const Evaluation eval = evaluate(*run_.model, context_, *run_.validation, options);
+  const Evaluation eval = evaluate(scorer_, *run_.validation, options);
   record.val_loss = eval.loss;
   record.bits_per_byte = eval.bits_per_byte;
   observer_.on_eval(record.step, eval);
@@ -167,25 +164,44 @@ void Session::validate(MetricsRecord& record) {
   }
 }
 
-bool Session::checkpoint_due(bool improved) const {
-  if (improved || done()) return true;
+bool Session::checkpoint_due() const {
+  if (done()) return true;
   const int64_t every = run_.log.checkpoint_every;
   if (every > 0 && trainer_.steps_done() % every == 0) return true;
   return run_.log.checkpoint_seconds > 0 &&
          seconds_between(checkpoint_time_, Clock::now()) >= run_.log.checkpoint_seconds;
 }
 
+// Staged here, written and verified by the writer's thread while training goes on.
 void Session::checkpoint() {
+  settle();
   if (checkpointed_step_ == trainer_.steps_done()) return;
+  tell(writer_.finish());  // its memory is about to be filled anew
   state_.seconds = seconds();
-  const std::string path = save_run(run_, trainer_, state_, files_);
+  save_run(run_, trainer_, state_, files_, writer_);
   checkpointed_step_ = trainer_.steps_done();
   checkpoint_time_ = Clock::now();
-  observer_.on_checkpoint(checkpointed_step_, path);
 }
 
-void Session::train_step() {
-  const StepReport report = trainer_.step();
+void Session::tell(const std::optional<SavedCheckpoint>& saved) {
+  if (!saved) return;
+  if (saved->error.empty()) {
+    observer_.on_checkpoint(saved->step, saved->path);
+    return;
+  }
+  if (checkpointed_step_ == saved->step) checkpointed_step_ = -1;
+  observer_.on_note(fmt::format("warning: checkpoint of step {} not saved: {}; earlier ones are as "
+                                "they were",
+                                saved->step, saved->error));
+}
+
+bool Session::validation_due(int64_t step) const {
+  if (run_.validation == nullptr) return false;
+  return step >= run_.train.steps ||
+         (run_.log.eval_every > 0 && step % run_.log.eval_every == 0);
+}
+
+void Session::account(const StepReport& report) {
   state_.tokens += report.tokens;
   state_.step_seconds += report.seconds;
   state_.last_loss = report.loss;
@@ -203,8 +219,6 @@ void Session::train_step() {
                     kMostSkippedInARow, run_.train.lr, run_.train.clip));
   }
 
-  const bool eval = run_.validation != nullptr &&
-                    (done() || (run_.log.eval_every > 0 && report.step % run_.log.eval_every == 0));
   MetricsRecord record;
   record.step = report.step;
   record.tokens = state_.tokens;
@@ -215,16 +229,29 @@ void Session::train_step() {
   if (logged_seconds_ > 0) {
     record.tokens_per_s = static_cast<double>(logged_tokens_) / logged_seconds_;
   }
-  const std::optional<int64_t> best_before = state_.best_step;
+  const bool eval = validation_due(report.step);
   if (eval) validate(record);
   record.seconds = seconds();
-  if (eval || done() || report.step % run_.log.every == 0) {
+  if (eval || report.step >= run_.train.steps || report.step % run_.log.every == 0) {
     files_.record(record);
     logged_tokens_ = 0;
     logged_seconds_ = 0;
   }
   observer_.on_step(record, report);
-  if (checkpoint_due(state_.best_step != best_before)) checkpoint();
+}
+
+void Session::settle() {
+  if (const auto report = trainer_.finish()) account(*report);
+}
+
+void Session::train_step() {
+  if (const auto report = trainer_.step()) account(*report);
+  if (validation_due(trainer_.steps_done()) || checkpoint_due()) {
+    const std::optional<int64_t> best_before = state_.best_step;
+    settle();
+    if (state_.best_step != best_before || checkpoint_due()) checkpoint();
+  }
+  tell(writer_.poll());
 }
 
 void Session::draw() {
@@ -273,7 +300,7 @@ TrainResult Session::finish() {
   if (state_.final_eval) {
     Evaluation kept = *state_.final_eval;
     if (state_.best_step && *state_.best_step < report.step && load_weights(*state_.best_step)) {
-      kept = evaluate(*run_.model, context_, *run_.validation, {eval_batch(), 0, 0});
+      kept = evaluate(scorer_, *run_.validation, {eval_batch(), 0, 0});
       report.best_step = *state_.best_step;
     }
     report.val_loss = kept.loss;
@@ -298,11 +325,15 @@ TrainResult Session::go() {
   while (!done()) {
     if (stop_requested()) {
       checkpoint();
+      const auto saved = writer_.finish();
+      if (saved && !saved->error.empty()) throw Error(saved->error);
+      tell(saved);
       draw();
       return result();
     }
     train_step();
   }
+  tell(writer_.finish());
   return finish();
 }
 

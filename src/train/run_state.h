@@ -7,6 +7,7 @@
 #include "formats/checkpoint.h"
 #include "formats/json.h"
 #include "train/append_log.h"
+#include "train/checkpoint_writer.h"
 #include "train/loop.h"
 #include "train/metrics.h"
 #include "train/run_folder.h"
@@ -48,9 +49,10 @@ class RunFiles {
   EventLog events_;
 };
 
-/// Saves OUT/checkpoints/checkpoint-STEP.adder and drops what is no longer kept. Returns its path.
-std::string save_run(const TrainRun& run, const Trainer& trainer, const RunState& state,
-                     RunFiles& files);
+/// Stages OUT/checkpoints/checkpoint-STEP.adder and hands it to the writer, which also drops what is
+/// no longer kept. `files` must outlive the writing.
+void save_run(const TrainRun& run, const Trainer& trainer, const RunState& state, RunFiles& files,
+              CheckpointWriter& writer);
 
 /// Loads the newest valid checkpoint into trainer and state and returns the sizes of the logs when
 /// it was saved. Nothing when there is no checkpoint. Error when recipe or data differ.
