@@ -53,15 +53,11 @@ BenchRow row_of(const Variant& variant, int threads) {
   return row;
 }
 
-// Products have their own units for bf16: those of gemm, and lines that name the unit. Every other
+// Products have their own units for bf16: those of gemm, and of lines that use them. Every other
 // kernel computes in f32 there.
 Dtype arithmetic_of(const Variant& variant) {
-  const std::string_view line = variant.line.name;
-  const bool units = line.ends_with("_amx") || line.ends_with("_avx512bf16");
-  if (variant.line.dtype == Dtype::f64 || variant.family == "gemm" || units) {
-    return variant.line.dtype;
-  }
-  return Dtype::f32;
+  const bool units = variant.family == "gemm" || variant.line.matrix_units;
+  return variant.line.dtype == Dtype::f64 || units ? variant.line.dtype : Dtype::f32;
 }
 
 struct Verdict {
