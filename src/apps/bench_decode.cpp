@@ -24,7 +24,7 @@ std::shared_ptr<LanguageModel<float>> random_model(const std::string& arch) {
   config.pad_vocab_size_multiple = 8;
   config.d_model = 768;
   config.n_layer = 24;
-  std::shared_ptr<LanguageModel<float>> model = make_model<float>(config, Dtype::f32);
+  std::shared_ptr<LanguageModel<float>> model = make_model<float>(config, ModelBuild{});
   model->initialize(1);
   return model;
 }

@@ -92,19 +92,17 @@ Cost step_cost(const ModelConfig& config, int64_t parameters, const TrainShape& 
 measure::BenchRow time_step(const TrainShape& shape, int threads, double min_seconds) {
   const ModelConfig config = target_model(shape.arch);
   const Dtype compute = dtype_from_name(shape.precision);
-  auto model = make_model<float>(config, compute);
+  ModelBuild build;
+  build.compute = compute;
+  build.context.threads = threads;
+  auto model = make_model<float>(config, build);
   model->initialize(1);
   TrainConfig train;
   train.batch = shape.batch;
   train.len = shape.len;
   train.precision = shape.precision;
   const RandomTokens tokens(shape.batch * shape.len, config.vocab_size);
-  Context context;
-  context.threads = threads;
-  Trainer trainer(*model, train, tokens, context);
-  Arena arena(trainer.plan_step_bytes());
-  context.arena = &arena;
-  model->refresh_weights(context);
+  Trainer trainer(*model, train, tokens, build.context);
 
   measure::BenchRow row;
   row.family = "train";

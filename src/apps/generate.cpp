@@ -184,7 +184,8 @@ void check_usage(const GenerateCommand& command) {
 
 void run_generate(const GenerateCommand& command) {
   check_usage(command);
-  const OpenedModel opened = open_model(command.model, dtype_from_name(command.dtype));
+  const OpenedModel opened =
+      open_model(command.model, inference_build(command.dtype, command.threads));
   const Generation request = request_of(command, opened);
   EngineOptions options;
   options.threads = command.threads;

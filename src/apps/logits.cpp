@@ -14,6 +14,7 @@
 #include "formats/safetensors.h"
 #include "kernels/loss/loss.h"
 #include "models/model_io.h"
+#include "models/model_runner.h"
 
 namespace adder::apps {
 namespace {
@@ -29,11 +30,13 @@ struct LogitsCommand {
 };
 
 struct Tokens {
-  TokenLayout layout;
+  int64_t batch = 0;
+  int64_t len = 0;
   std::vector<int32_t> ids;
   std::vector<int32_t> targets;  // the next id of the row; kIgnoreIndex at its end
 
-  int64_t predicted() const { return layout.batch * (layout.len - 1); }
+  CallInput input() const { return {.batch = batch, .len = len, .ids = ids, .targets = targets}; }
+  int64_t predicted() const { return batch * (len - 1); }
 };
 
 Tokens read_tokens(const std::string& path, int64_t vocab) {
@@ -46,11 +49,11 @@ Tokens read_tokens(const std::string& path, int64_t vocab) {
   std::vector<int64_t> stored(static_cast<size_t>(info.elements()));
   file.read_as("input_ids", stored.data());
   Tokens tokens;
-  tokens.layout.batch = info.shape[0];
-  tokens.layout.len = info.shape[1];
+  tokens.batch = info.shape[0];
+  tokens.len = info.shape[1];
   for (size_t i = 0; i < stored.size(); ++i) {
-    const int64_t row = static_cast<int64_t>(i) / tokens.layout.len;
-    const int64_t column = static_cast<int64_t>(i) % tokens.layout.len;
+    const int64_t row = static_cast<int64_t>(i) / tokens.len;
+    const int64_t column = static_cast<int64_t>(i) % tokens.len;
     if (stored[i] < 0 || stored[i] >= vocab) {
       throw Error({"token id out of range", fmt::format("{}[{}, {}]", where, row, column),
                    fmt::format("[0, {}): the model's vocabulary", vocab),
@@ -58,28 +61,18 @@ Tokens read_tokens(const std::string& path, int64_t vocab) {
     }
     tokens.ids.push_back(static_cast<int32_t>(stored[i]));
     if (column > 0) tokens.targets.push_back(tokens.ids.back());
-    if (column == tokens.layout.len - 1) tokens.targets.push_back(kIgnoreIndex);
+    if (column == tokens.len - 1) tokens.targets.push_back(kIgnoreIndex);
   }
   return tokens;
 }
 
-// Writes `loss`, and the gradients into the model where it is set up for them.
+// Writes `loss`, and the gradients into the model where they are asked for.
 template <class Acc>
-void compute_loss(LanguageModel<Acc>& model, const LogitsCommand& command, int threads,
+void compute_loss(LanguageModel<Acc>& model, ModelRunner<Acc>& runner, bool grads,
                   const Tokens& tokens, OpOutputs& out) {
-  TokenBatch batch;
-  batch.layout = tokens.layout;
-  batch.ids = tokens.ids.data();
-  batch.targets = tokens.targets.data();
-  const double count = static_cast<double>(tokens.predicted());
-  std::vector<double> row_loss(tokens.ids.size());
-  run_planned(threads, [&](Context& context) {
-    if (command.grads) {
-      model.train_batch(context, batch, {}, 1.0 / count, row_loss.data());
-    } else {
-      model.evaluate(context, batch, {}, row_loss.data());
-    }
-  });
+  const auto count = static_cast<double>(tokens.predicted());
+  const auto row_loss = grads ? runner.losses_and_gradients(model, tokens.input(), 1.0 / count)
+                              : runner.losses(tokens.input());
   double sum = 0;
   for (const double value : row_loss) sum += value;
   *out.add<double>("loss", {1}) = sum / count;
@@ -92,24 +85,26 @@ void write_gradients(const LanguageModel<Acc>& model, const ModelFiles& files, O
     if (!table.info(i).alias_of.empty()) continue;
     const std::string stored = files.stored_name(table.info(i).name);
     Acc* gradient = out.add<Acc>("grad." + stored, files.info(stored).shape);
-    std::copy_n(model.grad(i), table.info(i).count(), gradient);
+    model.store().read_gradient(i, 0, table.info(i).count(), gradient);
   }
 }
 
 template <class Acc>
 void run_typed(const LogitsCommand& command, Dtype dtype) {
-  const auto model = load_model<Acc>(command.model, dtype);
+  ModelBuild build;
+  build.compute = dtype;
+  build.masters = command.grads;
+  build.context.threads = command.threads > 0 ? command.threads : available_threads();
+  const auto model = load_model<Acc>(command.model, build);
   const Tokens tokens = read_tokens(command.input, model->config().vocab_size);
-  const int threads = command.threads > 0 ? command.threads : available_threads();
+  ModelRunner<Acc> runner(*model, build.context, "logits");
   OpOutputs out;
-  Acc* logits =
-      out.add<Acc>("logits", {tokens.layout.batch, tokens.layout.len, model->padded_vocab()});
-  run_planned(threads, [&](Context& context) {
-    model->logits(context, tokens.layout, tokens.ids.data(), nullptr, false, logits);
-  });
+  Acc* logits = out.add<Acc>("logits", {tokens.batch, tokens.len, model->padded_vocab()});
+  const auto computed = runner.logits(tokens.input());
+  std::copy(computed.begin(), computed.end(), logits);
   if (tokens.predicted() > 0) {
     if (command.grads) model->enable_training();
-    compute_loss(*model, command, threads, tokens, out);
+    compute_loss(*model, runner, command.grads, tokens, out);
     if (command.grads) write_gradients(*model, ModelFiles(command.model), out);
   } else if (command.grads) {
     throw Error({"no token to predict", command.input, "rows of at least 2 tokens for --grads",

@@ -12,6 +12,14 @@ OpenedModel open_model(const std::string& directory, const ModelBuild& build) {
   return opened;
 }
 
+ModelBuild inference_build(const std::string& dtype, int threads) {
+  ModelBuild build;
+  build.compute = dtype_from_name(dtype);
+  build.masters = false;
+  build.context.threads = threads > 0 ? threads : available_threads();
+  return build;
+}
+
 Generation generation_defaults(const GenerationConfig& config, int64_t vocab) {
   Generation request;
   for (const int64_t id : config.eos_token_ids) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "core/workspace.h"
 #include "kernels/pointwise/pointwise.h"
 
@@ -51,7 +52,10 @@ void ParamStore<Acc>::allocate() {
 
 template <class Acc>
 void ParamStore<Acc>::enable_training() {
-  ADDER_CHECK(has_masters());
+  if (!has_masters()) {
+    throw Error({"cannot be trained", "model", "weights in full precision",
+                 "weights in " + std::string(dtype_name(compute_type_)) + " only"});
+  }
   if (trains()) return;
   for (int64_t i = 0; i < table_.size(); ++i) {
     const int64_t count = table_.info(i).count();

@@ -17,10 +17,10 @@ namespace adder {
 struct CallInput {
   int64_t batch = 1;
   int64_t len = 0;
-  std::span<const int32_t> ids;         // (batch * len)
-  std::span<const int32_t> targets;     // (batch * len): the id that follows or kIgnoreIndex; or empty
-  std::span<const int32_t> cu_seqlens;  // (sequences + 1), batch is 1; empty: not packed
-  std::span<const int32_t> slots;       // of each row's state; empty: row r has slot r
+  std::span<const int32_t> ids = {};         // (batch * len)
+  std::span<const int32_t> targets = {};     // (batch * len): what follows, or kIgnoreIndex; empty: none
+  std::span<const int32_t> cu_seqlens = {};  // (sequences + 1), batch is 1; empty: not packed
+  std::span<const int32_t> slots = {};       // of each row's state; empty: row r has slot r
   bool last_only = false;               // logits of the last token of each row or sequence only
 
   int64_t rows() const { return batch * len; }

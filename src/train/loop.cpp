@@ -37,7 +37,9 @@ class Session {
         observer_(run.observer != nullptr ? *run.observer : silent_observer()),
         files_(run.out, run.log),
         trainer_(*run.model, run.train, *run.batches, make_context(run.train)),
-        scorer_(*run.model, trainer_.workspace(), "validation") {
+        scorer_(*run.model, trainer_.workspace(), "validation"),
+        writer_(files_.checkpoints(), trainer_.staging_bytes(),
+                scorer_.context().memory(MemoryKind::pinned)) {
     if (run_.validation != nullptr) scorer_.reserve_losses(eval_batch(), run_.validation->len());
   }
 
@@ -66,8 +68,8 @@ class Session {
   void validate(MetricsRecord& record);
   void checkpoint();
   bool checkpoint_due() const;
-  /// Tells of a checkpoint that is written, or why it is not.
-  void tell(const std::optional<SavedCheckpoint>& saved);
+  /// Tells that a checkpoint is written, or why it is not.
+  void tell(const CheckpointOutcome& outcome);
   bool stop_requested() const { return run_.stop_requested && run_.stop_requested(); }
   bool done() const { return trainer_.steps_done() >= run_.train.steps; }
   void add_sample(int64_t step, bool last, const std::string& heading);
@@ -176,23 +178,22 @@ bool Session::checkpoint_due() const {
 void Session::checkpoint() {
   settle();
   if (checkpointed_step_ == trainer_.steps_done()) return;
-  tell(writer_.finish());  // its memory is about to be filled anew
   state_.seconds = seconds();
   save_run(run_, trainer_, state_, files_, writer_);
   checkpointed_step_ = trainer_.steps_done();
   checkpoint_time_ = Clock::now();
 }
 
-void Session::tell(const std::optional<SavedCheckpoint>& saved) {
-  if (!saved) return;
-  if (saved->error.empty()) {
-    observer_.on_checkpoint(saved->step, saved->path);
+void Session::tell(const CheckpointOutcome& outcome) {
+  if (outcome.saved) {
+    observer_.on_checkpoint(outcome.step, outcome.path);
+    if (!outcome.problem.empty()) observer_.on_note("warning: " + outcome.problem);
     return;
   }
-  if (checkpointed_step_ == saved->step) checkpointed_step_ = -1;
+  if (checkpointed_step_ == outcome.step) checkpointed_step_ = -1;
   observer_.on_note(fmt::format("warning: checkpoint of step {} not saved: {}; earlier ones are as "
                                 "they were",
-                                saved->step, saved->error));
+                                outcome.step, outcome.problem));
 }
 
 bool Session::validation_due(int64_t step) const {
@@ -251,7 +252,7 @@ void Session::train_step() {
     settle();
     if (state_.best_step != best_before || checkpoint_due()) checkpoint();
   }
-  tell(writer_.poll());
+  for (const CheckpointOutcome& outcome : writer_.poll()) tell(outcome);
 }
 
 void Session::draw() {
@@ -325,15 +326,17 @@ TrainResult Session::go() {
   while (!done()) {
     if (stop_requested()) {
       checkpoint();
-      const auto saved = writer_.finish();
-      if (saved && !saved->error.empty()) throw Error(saved->error);
-      tell(saved);
+      for (const CheckpointOutcome& outcome : writer_.finish()) {
+        // Who stops a run relies on its last checkpoint.
+        if (!outcome.saved && outcome.step == trainer_.steps_done()) throw Error(outcome.problem);
+        tell(outcome);
+      }
       draw();
       return result();
     }
     train_step();
   }
-  tell(writer_.finish());
+  for (const CheckpointOutcome& outcome : writer_.finish()) tell(outcome);
   return finish();
 }
 

@@ -105,21 +105,23 @@ void RunFiles::sync() {
   events_.log().sync();
 }
 
-std::string save_run(const TrainRun& run, const Trainer& trainer, const RunState& state,
-                     RunFiles& files) {
-  files.sync();  // what the checkpoint says about the logs must be true after a power loss
-  JsonValue manifest;
-  manifest.set("kind", kKind);
-  manifest.set("version", kVersion);
-  manifest.set("trainer", trainer.counters());
-  manifest.set("run", state_json(state));
-  manifest.set("recipe", run.recipe);
-  manifest.set("data", run.data);
-  manifest.set("logs", files.sizes());
-  const std::string path = files.checkpoints() + "/" + checkpoint_name(trainer.steps_done());
-  save_checkpoint(path, manifest, trainer.tensors());
-  keep_checkpoints(files.checkpoints(), run.log.keep, state.best_step);
-  return path;
+void save_run(const TrainRun& run, const Trainer& trainer, const RunState& state, RunFiles& files,
+              CheckpointWriter& writer) {
+  trainer.stage(writer.stage());
+  CheckpointJob job;
+  job.step = trainer.steps_done();
+  job.manifest.set("kind", kKind);
+  job.manifest.set("version", kVersion);
+  job.manifest.set("trainer", trainer.counters());
+  job.manifest.set("run", state_json(state));
+  job.manifest.set("recipe", run.recipe);
+  job.manifest.set("data", run.data);
+  job.manifest.set("logs", files.sizes());
+  // What the checkpoint says about the logs must be true after a power loss.
+  job.flush_logs = [&files] { files.sync(); };
+  job.keep = run.log.keep;
+  job.best = state.best_step;
+  writer.start(std::move(job));
 }
 
 std::optional<JsonValue> resume_run(const TrainRun& run, Trainer& trainer, RunState& state,

@@ -69,6 +69,19 @@ void Trainer::stage(StagedCheckpoint& staged) const {
   }
 }
 
+int64_t Trainer::staging_bytes() const {
+  const ParamTable& table = model().params();
+  const auto room = [&](int64_t parameter) {
+    return StagedCheckpoint::room(table.info(parameter).count() * int64_t{sizeof(float)});
+  };
+  int64_t bytes = 0;
+  for (int64_t i = 0; i < table.size(); ++i) {
+    if (table.info(i).alias_of.empty()) bytes += room(i);
+  }
+  for (const OptimizerStep::Moment& moment : step_.moments()) bytes += 2 * room(moment.parameter);
+  return bytes;
+}
+
 JsonValue Trainer::counters() const {
   JsonValue counters;
   counters.set("step", step_.steps());

@@ -38,6 +38,8 @@ class Trainer {
   /// Copies weights and moments into host memory, under "weights.", "adam_m." and "adam_v." plus the
   /// parameter's name. After finish() only, as counters().
   void stage(StagedCheckpoint& staged) const;
+  /// Bytes of host memory that stage() takes.
+  int64_t staging_bytes() const;
   JsonValue counters() const;
   /// The inverse; every tensor must be there with its shape.
   void restore(const Checkpoint& checkpoint, const JsonValue& counters);
