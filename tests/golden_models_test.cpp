@@ -11,6 +11,7 @@
 #include "formats/scratch_folder.h"
 #include "infer/engine.h"
 #include "models/model_io.h"
+#include "models/model_runner.h"
 
 namespace adder {
 namespace {
@@ -44,24 +45,28 @@ template <class Acc>
 std::unique_ptr<LanguageModel<Acc>> load_golden(const GoldenCase& which) {
   ModelConfig config = ModelFiles(which.model()).config();
   if (which.padded_loss) config.vocab_size = config.padded_vocab_size();
-  auto model = make_model<Acc>(config, dtype_of<Acc>);
+  ModelBuild build;
+  build.compute = dtype_of<Acc>;
+  auto model = make_model<Acc>(config, build);
   load_parameters<Acc>(which.model(), *model);
   return model;
 }
 
 struct Golden {
   SafetensorsFile file;
-  TokenLayout layout;
+  int64_t batch = 0, len = 0;
   std::vector<int32_t> ids;
   std::vector<int32_t> targets;
 
+  CallInput input() const { return {.batch = batch, .len = len, .ids = ids, .targets = targets}; }
+
   explicit Golden(const GoldenCase& which) : file(which.model() + "/golden.safetensors") {
     const TensorInfo info = file.info("input_ids");
-    layout.batch = info.shape[0];
-    layout.len = info.shape[1];
+    batch = info.shape[0];
+    len = info.shape[1];
     ids = read<int32_t>("input_ids");
     for (size_t i = 0; i < ids.size(); ++i) {
-      const bool last = (static_cast<int64_t>(i) + 1) % layout.len == 0;
+      const bool last = (static_cast<int64_t>(i) + 1) % len == 0;
       targets.push_back(last ? -100 : ids[i + 1]);
     }
   }
@@ -85,23 +90,11 @@ double relative_difference(const std::vector<double>& expected, const T* got) {
   return worst / scale;
 }
 
-template <class Call>
-void run_planned(const Call& call) {
-  Context context;
-  context.threads = 2;
-  Arena arena(plan_bytes(context, call));
-  context.arena = &arena;
-  call(context);
-}
-
 template <class Acc>
-std::vector<Acc> logits_of(const LanguageModel<Acc>& model, const TokenLayout& layout,
-                           const std::vector<int32_t>& ids) {
-  std::vector<Acc> logits(ids.size() * static_cast<size_t>(model.padded_vocab()));
-  run_planned([&](Context& context) {
-    model.logits(context, layout, ids.data(), nullptr, false, logits.data());
-  });
-  return logits;
+std::vector<Acc> logits_of(const LanguageModel<Acc>& model, const CallInput& input) {
+  ModelRunner<Acc> runner(model, Context{.threads = 2}, "test");
+  const auto logits = runner.logits(input);
+  return {logits.begin(), logits.end()};
 }
 
 class GoldenModel : public testing::TestWithParam<GoldenCase> {
@@ -113,7 +106,7 @@ class GoldenModel : public testing::TestWithParam<GoldenCase> {
     const Golden golden(which);
     const auto model = load_golden<Acc>(which);
     const auto expected_logits = golden.read<double>("logits");
-    const auto logits = logits_of(*model, golden.layout, golden.ids);
+    const auto logits = logits_of(*model, golden.input());
     const double off = relative_difference(expected_logits, logits.data());
     EXPECT_LE(off, which.tolerance);
 
@@ -125,25 +118,19 @@ class GoldenModel : public testing::TestWithParam<GoldenCase> {
                 std::abs(loss / expected - 1), worst);
 
     // The comparison can fail: one weight moved by a hundred tolerances shows.
-    Acc& weight = model->value(model->params().find("backbone.layers.1.mixer.D"))[3];
-    weight += static_cast<Acc>(100 * which.tolerance);
-    EXPECT_GT(
-        relative_difference(expected_logits, logits_of(*model, golden.layout, golden.ids).data()),
-        which.tolerance);
+    const int64_t index = model->params().find("backbone.layers.1.mixer.D");
+    const Acc weight = model->store().read(index)[3] + static_cast<Acc>(100 * which.tolerance);
+    model->store().write(index, 3, 1, &weight);
+    EXPECT_GT(relative_difference(expected_logits, logits_of(*model, golden.input()).data()),
+              which.tolerance);
   }
 
   template <class Acc>
   static double train_once(const Golden& golden, LanguageModel<Acc>& model) {
     model.enable_training();
-    TokenBatch batch;
-    batch.layout = golden.layout;
-    batch.ids = golden.ids.data();
-    batch.targets = golden.targets.data();
-    const double count = static_cast<double>(golden.layout.batch * (golden.layout.len - 1));
-    std::vector<double> row_loss(golden.ids.size());
-    run_planned([&](Context& context) {
-      model.train_batch(context, batch, {}, 1.0 / count, row_loss.data());
-    });
+    const double count = static_cast<double>(golden.batch * (golden.len - 1));
+    ModelRunner<Acc> runner(model, Context{.threads = 2}, "test");
+    const auto row_loss = runner.losses_and_gradients(model, golden.input(), 1.0 / count);
     double loss = 0;
     for (const double value : row_loss) loss += value / count;
     return loss;
@@ -162,7 +149,8 @@ class GoldenModel : public testing::TestWithParam<GoldenCase> {
       EXPECT_GE(index, 0) << name;
       if (index < 0) continue;
       EXPECT_EQ(model.params().info(index).shape, golden.file.info(name).shape) << name;
-      const double difference = relative_difference(golden.read<double>(name), model.grad(index));
+      const double difference = relative_difference(
+          golden.read<double>(name), model.store().read_gradient(index).data());
       EXPECT_LE(difference, GetParam().gradient_tolerance) << name;
       worst = std::max(worst, difference);
     }
@@ -193,14 +181,12 @@ TEST_P(GoldenModel, ForwardIsPrefillIsSteps) {
   const Golden golden(GetParam());
   const std::shared_ptr<const LanguageModel<float>> model = load_golden<float>(GetParam());
   constexpr double kTolerance = 1e-5;
-  TokenLayout row;
-  row.len = golden.layout.len;
-  const std::vector<int32_t> ids(golden.ids.begin(), golden.ids.begin() + row.len);
-  const auto whole = logits_of(*model, row, ids);
+  const std::vector<int32_t> ids(golden.ids.begin(), golden.ids.begin() + golden.len);
+  const auto whole = logits_of(*model, {.len = golden.len, .ids = ids});
   const auto vocab = static_cast<size_t>(model->padded_vocab());
   const std::vector<double> last(whole.end() - static_cast<int64_t>(vocab), whole.end());
   int bit_equal = 0, tried = 0;
-  for (int64_t chunk = 1; chunk <= row.len; ++chunk) {
+  for (int64_t chunk = 1; chunk <= golden.len; ++chunk) {
     EngineOptions options;
     options.chunk = chunk;
     Engine engine(model, options);
@@ -226,14 +212,14 @@ TEST_P(GoldenModel, SavedAndReloadedGivesTheSameBits) {
   const Golden golden(which);
   const ScratchFolder scratch;
   const std::string folder = scratch.at("model");
-  const auto model = load_model<float>(which.model(), Dtype::f32);
+  const auto model = load_model<float>(which.model(), ModelBuild{});
   const bool hf = ModelFiles(which.model()).layout() == ConfigLayout::hf;
   // A padded vocabulary keeps the native goldens out of the layout of transformers.
   EXPECT_EQ(save_model(*model, folder).empty(), hf);
-  const auto reloaded = load_model<float>(folder, Dtype::f32);
+  const auto reloaded = load_model<float>(folder, ModelBuild{});
   EXPECT_EQ(reloaded->config(), model->config());
-  const auto a = logits_of(*model, golden.layout, golden.ids);
-  const auto b = logits_of(*reloaded, golden.layout, golden.ids);
+  const auto a = logits_of(*model, golden.input());
+  const auto b = logits_of(*reloaded, golden.input());
   EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0);
   // The same tensors under the same names as the published code wrote them.
   const ModelFiles before(which.model()), after(folder);

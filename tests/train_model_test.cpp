@@ -58,7 +58,7 @@ TrainConfig small_config() {
   return config;
 }
 
-// Model, batches, arena and trainer of one run.
+// Model, batches and trainer of one run.
 struct SmallRun {
   SmallRun(const std::shared_ptr<const TokenShard>& shard, const TrainConfig& config, int threads,
            uint64_t seed = 5)
@@ -69,35 +69,45 @@ struct SmallRun {
     shape.n_layer = 2;
     shape.d_state = 4;
     resolve(shape, "test");
-    model = make_model<float>(shape, dtype_from_name(config.precision));
+    ModelBuild build;
+    build.compute = dtype_from_name(config.precision);
+    build.context.threads = threads;
+    model = make_model<float>(shape, build);
     model->initialize(seed);
-    context.threads = threads;
-    trainer = std::make_unique<Trainer>(*model, config, batches, context);
-    arena = std::make_unique<Arena>(
-        std::max(trainer->plan_step_bytes(),
-                 plan_evaluation_bytes(*model, context, config.batch, config.len)));
-    context.arena = arena.get();
-    const Arena::Scope scope(*arena);
-    model->refresh_weights(context);
+    trainer = std::make_unique<Trainer>(*model, config, batches, build.context);
   }
 
+  // The reports of `count` steps; each comes one step later.
   std::vector<StepReport> steps(int64_t count) {
     std::vector<StepReport> reports;
-    for (int64_t i = 0; i < count; ++i) reports.push_back(trainer->step());
+    for (int64_t i = 0; i < count; ++i) {
+      const auto report = trainer->step();
+      EXPECT_EQ(report.has_value(), i > 0);
+      if (report) reports.push_back(*report);
+    }
+    if (const auto report = trainer->finish()) reports.push_back(*report);
+    EXPECT_FALSE(trainer->finish().has_value());
     return reports;
   }
+  StepReport step() { return steps(1).front(); }
 
   ShardBatchSource batches;
   std::unique_ptr<LanguageModel<float>> model;
-  Context context;
-  std::unique_ptr<Arena> arena;
   std::unique_ptr<Trainer> trainer;
 };
+
+std::unique_ptr<StagedCheckpoint> staged(const Trainer& trainer) {
+  auto result = std::make_unique<StagedCheckpoint>(trainer.staging_bytes(), Memory{});
+  trainer.stage(*result);
+  EXPECT_EQ(result->capacity(), trainer.staging_bytes());
+  return result;
+}
 
 // Every tensor of a checkpoint in one string of bytes.
 std::string all_bytes(const Trainer& trainer) {
   std::string bytes;
-  for (const TensorSource& tensor : trainer.tensors()) {
+  const auto checkpoint = staged(trainer);
+  for (const TensorSource& tensor : checkpoint->tensors()) {
     bytes.append(reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size());
   }
   return bytes;
@@ -115,8 +125,9 @@ TEST_F(TrainModel, LearnsATinyText) {
     for (const StepReport& report : reports) EXPECT_FALSE(report.skipped);
 
     const ShardEvalSource windows({shard_, 0, kTextTokens}, config.len);
-    const Evaluation all = evaluate(*run.model, run.context, windows, {config.batch, 0, 5});
-    const Evaluation five = evaluate(*run.model, run.context, windows, {config.batch, 5, 5});
+    ModelRunner<float> runner(*run.model, run.trainer->workspace(), "test");
+    const Evaluation all = evaluate(runner, windows, {config.batch, 0, 5});
+    const Evaluation five = evaluate(runner, windows, {config.batch, 5, 5});
     EXPECT_EQ(all.tokens, kTextTokens - 1);
     EXPECT_EQ(five.loss, five.compare_loss);
     EXPECT_EQ(all.compare_loss, five.loss);
@@ -131,15 +142,18 @@ TEST_F(TrainModel, MicroBatchesAddUpToTheBigBatch) {
   config.batch = 2;
   config.accumulation = 3;
   SmallRun parts(shard_, config, 2);
-  const StepReport a = big.trainer->step();
-  const StepReport b = parts.trainer->step();
+  const StepReport a = big.step();
+  const StepReport b = parts.step();
   EXPECT_EQ(a.tokens, b.tokens);
   EXPECT_NEAR(a.loss, b.loss, 1e-5);
   double largest = 0, difference = 0;
-  for (int64_t i = 0; i < big.model->params().total(); ++i) {
-    largest = std::max<double>(largest, std::abs(big.model->grads()[i]));
-    difference =
-        std::max<double>(difference, std::abs(big.model->grads()[i] - parts.model->grads()[i]));
+  for (int64_t p = 0; p < big.model->params().size(); ++p) {
+    const auto one = big.model->store().read_gradient(p);
+    const auto other = parts.model->store().read_gradient(p);
+    for (size_t i = 0; i < one.size(); ++i) {
+      largest = std::max<double>(largest, std::abs(one[i]));
+      difference = std::max<double>(difference, std::abs(one[i] - other[i]));
+    }
   }
   EXPECT_GT(largest, 0);
   EXPECT_LT(difference, 1e-5 * largest);
@@ -162,8 +176,6 @@ TEST_F(TrainModel, ResumesTheVeryBits) {
         part.trainer->restore(saved, saved.manifest());
       } else {
         part.model->initialize(5);
-        const Arena::Scope scope(*part.arena);
-        part.model->refresh_weights(part.context);
       }
       for (const StepReport& report : part.steps(stop - done)) {
         const StepReport& other = expected[static_cast<size_t>(report.step - 1)];
@@ -171,7 +183,7 @@ TEST_F(TrainModel, ResumesTheVeryBits) {
         EXPECT_EQ(report.grad_norm, other.grad_norm) << "step " << report.step;
       }
       done = stop;
-      save_checkpoint(checkpoint, part.trainer->counters(), part.trainer->tensors());
+      save_checkpoint(checkpoint, part.trainer->counters(), staged(*part.trainer)->tensors());
       if (done == config.steps) {
         EXPECT_TRUE(all_bytes(*part.trainer) == all_bytes(*whole.trainer)) << precision;
       }
@@ -188,19 +200,19 @@ TEST_F(TrainModel, SkipsAStepThatIsNotFinite) {
   SmallRun run(shard_, config, 2);
   run.steps(3);
   const std::string before = all_bytes(*run.trainer);
-  float* poisoned = run.model->value(0) + 't' * run.model->config().d_model;  // embedding of 't'
-  const float good = *poisoned;
+  ParamStore<float>& store = run.model->store();
+  const int64_t at = 't' * run.model->config().d_model;  // the embedding of 't'
+  const float good = store.read(0)[static_cast<size_t>(at)];
   for (const float bad :
        {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    *poisoned = bad;
-    const StepReport report = run.trainer->step();
-    EXPECT_TRUE(report.skipped);
-    *poisoned = good;
+    store.write(0, at, 1, &bad);
+    EXPECT_TRUE(run.step().skipped);
+    store.write(0, at, 1, &good);
     EXPECT_TRUE(all_bytes(*run.trainer) == before);
   }
   EXPECT_EQ(run.trainer->skipped(), 2);
   EXPECT_EQ(run.trainer->steps_done(), 5);
-  EXPECT_FALSE(run.trainer->step().skipped);
+  EXPECT_FALSE(run.step().skipped);
   EXPECT_FALSE(all_bytes(*run.trainer) == before);
 }
 
@@ -213,8 +225,7 @@ TEST_F(TrainModel, FreezesByName) {
   int64_t frozen = 0, moved = 0;
   const ParamTable& table = run.model->params();
   for (int64_t i = 0; i < table.size(); ++i) {
-    const bool same = std::memcmp(run.model->value(i), untouched.model->value(i),
-                                  static_cast<size_t>(table.info(i).count()) * sizeof(float)) == 0;
+    const bool same = run.model->store().read(i) == untouched.model->store().read(i);
     const bool is_mixer = glob_match("*.mixer.*", table.info(i).name);
     EXPECT_EQ(same, is_mixer) << table.info(i).name;
     frozen += is_mixer;
@@ -222,8 +233,8 @@ TEST_F(TrainModel, FreezesByName) {
   }
   EXPECT_GT(frozen, 0);
   EXPECT_GT(moved, 0);
-  EXPECT_LT(run.trainer->trainable_count(), table.parameter_count());
-  EXPECT_LT(run.trainer->tensors().size(), untouched.trainer->tensors().size());
+  EXPECT_LT(run.trainer->optimizer().trainable_count(), table.parameter_count());
+  EXPECT_LT(staged(*run.trainer)->tensors().size(), staged(*untouched.trainer)->tensors().size());
 
   config.freeze = {"no.such.*"};
   EXPECT_THROW(SmallRun(shard_, config, 1), Error);
@@ -237,12 +248,13 @@ TEST_F(TrainModel, ClipsTheGradientAndFollowsTheSchedule) {
   config.weight_decay = 0;
   config.schedule = "constant";
   SmallRun run(shard_, config, 2);
-  const StepReport report = run.trainer->step();
+  const StepReport report = run.step();
   EXPECT_GT(report.grad_norm, config.clip);
   EXPECT_DOUBLE_EQ(report.learning_rate, config.lr / 5);
   // m after one step is (1 - beta1) * clipped gradient, so its norm is known.
   double sum = 0;
-  for (const TensorSource& tensor : run.trainer->tensors()) {
+  const auto checkpoint = staged(*run.trainer);
+  for (const TensorSource& tensor : checkpoint->tensors()) {
     if (tensor.name.rfind("adam_m.", 0) != 0) continue;
     const auto* m = reinterpret_cast<const float*>(tensor.bytes.data());
     for (size_t i = 0; i < tensor.bytes.size() / sizeof(float); ++i) sum += double{m[i]} * m[i];

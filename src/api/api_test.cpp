@@ -110,7 +110,7 @@ TEST(Api, CreateSaveLoadGivesTheSameBits) {
   int64_t count = 0;
   for (const ParameterInfo& info : loaded.parameters()) {
     const auto a = model.parameter(info.name), b = loaded.parameter(info.name);
-    ASSERT_EQ(std::memcmp(a.data(), b.data(), a.size_bytes()), 0) << info.name;
+    ASSERT_EQ(a, b) << info.name;
     count += std::accumulate(info.shape.begin(), info.shape.end(), int64_t{1}, std::multiplies<>());
   }
   EXPECT_EQ(count, model.parameter_count());
@@ -153,12 +153,12 @@ TEST(Api, GradientsArePartialDerivativesOfTheLoss) {
   const auto move = [&](double factor) {
     for (const auto& info : model.parameters()) {
       const auto g = model.gradient(info.name);
-      const auto p = model.parameter(info.name);
+      auto p = model.parameter(info.name);
       for (size_t i = 0; i < p.size(); ++i) {
         p[i] += static_cast<float>(factor * g[i] / std::sqrt(norm));
       }
+      model.set_parameter(info.name, p);
     }
-    model.parameters_changed();
   };
   move(kStep);
   const double up = model.loss(ids, targets, 4);
@@ -188,14 +188,42 @@ TEST(Api, TrainingLearnsAndCanBeRepeated) {
   EXPECT_EQ(ends[0], ends[1]);
 }
 
+// Parameters are copies: what comes out does not change the model, what goes in does.
+TEST(Api, ParametersPassByCopies) {
+  Model model = Model::create(tiny_spec(), 1);
+  const auto ids = ids_of("some text");
+  const auto before = model.forward(ids);
+  const std::string name = "backbone.layers.1.mixer.A_log";
+  auto values = model.parameter(name);
+  for (float& value : values) value -= 1.0f;
+  EXPECT_EQ(model.forward(ids), before);
+  model.set_parameter(name, values);
+  EXPECT_EQ(model.parameter(name), values);
+  EXPECT_NE(model.forward(ids), before);
+}
+
+TEST(Api, InferenceOnlyModelsComputeTheSameAndDoNotTrain) {
+  const TemporaryFolder folder("lean");
+  Model::create(tiny_spec(), 2).save(folder.path);
+  ModelOptions options;
+  options.precision = Precision::bf16;
+  Model full = Model::load(folder.path, options);
+  options.inference_only = true;
+  Model lean = Model::load(folder.path, options);
+  const auto ids = ids_of("the same bits");
+  EXPECT_EQ(full.forward(ids), lean.forward(ids));
+  const std::string name = "backbone.layers.0.mixer.in_proj.weight";
+  EXPECT_NE(full.parameter(name), lean.parameter(name));
+  EXPECT_NE(message_of([&] { Trainer trainer(lean); }).find("full precision"), std::string::npos);
+  EXPECT_NE(message_of([&] { lean.loss_and_gradients(ids, ids); }).find("full precision"),
+            std::string::npos);
+}
+
 TEST(Api, FrozenParametersStay) {
   Model model = Model::create(tiny_spec(), 1);
   EXPECT_EQ(model.freeze("*.A_log"), 2);
   const auto ids = ids_of("some text"), targets = ids_of("ome text ");
-  const auto copy = [&](const char* name) {
-    const auto values = model.parameter(name);
-    return std::vector<float>(values.begin(), values.end());
-  };
+  const auto copy = [&](const char* name) { return model.parameter(name); };
   const auto frozen = copy("backbone.layers.0.mixer.A_log");
   const auto trained = copy("backbone.layers.0.mixer.D");
   Trainer trainer(model);
@@ -267,6 +295,10 @@ TEST(Api, ErrorsSayWhatIsWrong) {
   EXPECT_NE(message_of([&] {
               model.parameter("backbone.norm_f.wieght");
             }).find("'backbone.norm_f.weight'"),
+            std::string::npos);
+  EXPECT_NE(message_of([&] {
+              model.set_parameter("backbone.norm_f.weight", std::vector<float>(3));
+            }).find("expected 24, got 3"),
             std::string::npos);
   TrainerOptions options;
   options.beta1 = 1;

@@ -44,10 +44,6 @@ struct Trainer::Impl {
 Trainer::Trainer(Model& model, const TrainerOptions& options) {
   const StepOptions checked = step_options(options);
   Model::Impl& parts = *model.impl_;
-  if (!parts.model->store().has_masters()) {
-    throw Error({"opened for inference only", "Trainer", "a model with ModelOptions::inference_only "
-                 "off", ""});
-  }
   impl_.reset(new Impl{model.impl_, options.learning_rate, {*parts.model, checked, parts.context}});
 }
 Trainer::Trainer(Trainer&&) noexcept = default;

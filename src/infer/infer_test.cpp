@@ -25,13 +25,14 @@ ModelConfig tiny_config() {
 }
 
 std::shared_ptr<LanguageModel<float>> tiny_model(const ModelConfig& config = tiny_config()) {
-  std::shared_ptr<LanguageModel<float>> model = make_model<float>(config, Dtype::f32);
+  std::shared_ptr<LanguageModel<float>> model = make_model<float>(config, ModelBuild{});
   model->initialize(11);
-  for (int64_t i = 0; i < model->params().total(); ++i) model->values()[i] *= 3.0f;
-  Context context;
-  Arena arena(1 << 20);
-  context.arena = &arena;
-  model->refresh_weights(context);
+  for (int64_t p = 0; p < model->params().size(); ++p) {
+    if (!model->params().info(p).alias_of.empty()) continue;
+    auto values = model->store().read(p);
+    for (float& value : values) value *= 3.0f;
+    model->store().write(p, 0, static_cast<int64_t>(values.size()), values.data());
+  }
   return model;
 }
 
@@ -212,7 +213,7 @@ TEST(Engine, RefusesWhatIsOutOfRange) {
   Engine engine(tiny_model(), options);
   const std::vector<int32_t> good = {1}, large = {1, 2, 61}, negative = {-1}, twice = {1, 1};
   EXPECT_EQ(message_of([&] { engine.prefill(0, large); }),
-            "position 2: token id out of range: expected [0, 61), got 61");
+            "engine: position 2: token id out of range: expected [0, 61), got 61");
   EXPECT_NE(message_of([&] { engine.prefill(0, negative); }), "");
   EXPECT_NE(message_of([&] { engine.prefill(2, good); }), "");
   EXPECT_NE(message_of([&] { engine.prefill(-1, good); }), "");
@@ -235,16 +236,8 @@ TEST(Perplexity, CarriedStateEqualsOneForward) {
   EXPECT_EQ(got.tokens, 1200);
 
   const int64_t columns = model->padded_vocab();
-  TokenLayout layout;
-  layout.len = 1201;
-  std::vector<float> logits(static_cast<size_t>(1201 * columns));
-  Context context;
-  const auto call = [&](Context& c) {
-    model->logits(c, layout, ids.data(), nullptr, false, logits.data());
-  };
-  Arena arena(plan_bytes(context, call));
-  context.arena = &arena;
-  call(context);
+  ModelRunner<float> runner(*model, Context{}, "test");
+  const auto logits = runner.logits({.len = 1201, .ids = ids});
   double nats = 0;
   for (size_t t = 0; t < 1200; ++t) {
     const float* row = logits.data() + t * static_cast<size_t>(columns);

@@ -7,7 +7,7 @@
 
 #include "core/rng.h"
 #include "layers/head.h"
-#include "models/language_model.h"
+#include "models/model_runner.h"
 
 namespace adder {
 
@@ -126,12 +126,16 @@ inline std::vector<ModelCase> all_cases() {
 }
 
 struct Tokens {
-  std::vector<int32_t> ids, targets;
-  TokenBatch batch;
+  int64_t batch = 1, len = 0;
+  std::vector<int32_t> ids, targets, cu_seqlens;
+
+  CallInput input() const {
+    return {.batch = batch, .len = len, .ids = ids, .targets = targets, .cu_seqlens = cu_seqlens};
+  }
 };
 
 inline Tokens make_tokens(const ModelCase& c) {
-  Tokens t;
+  Tokens t{c.batch, c.len, {}, {}, c.cu_seqlens};
   for (int64_t i = 0; i < c.batch * c.len; ++i) {
     const auto index = static_cast<uint64_t>(i);
     const auto vocab = static_cast<uint64_t>(c.config.vocab_size);
@@ -139,36 +143,39 @@ inline Tokens make_tokens(const ModelCase& c) {
     t.targets.push_back(i == 2 ? kIgnoreIndex
                                : static_cast<int32_t>(uniform_below(5, 2, index, vocab)));
   }
-  t.batch.layout.batch = c.batch;
-  t.batch.layout.len = c.len;
-  if (!c.cu_seqlens.empty()) {
-    t.batch.layout.sequences = static_cast<int64_t>(c.cu_seqlens.size()) - 1;
-    t.batch.layout.cu_seqlens = c.cu_seqlens.data();
-  }
-  t.batch.ids = t.ids.data();
-  t.batch.targets = t.targets.data();
   return t;
 }
 
-/// Runs `call` over an arena of the planned size.
-template <class Call>
-void run_planned(const Call& call, int threads = 1) {
-  Context context;
-  context.threads = threads;
-  Arena arena(plan_bytes(context, call));
-  context.arena = &arena;
-  call(context);
+template <class Acc>
+std::unique_ptr<LanguageModel<Acc>> new_model(const ModelConfig& config, uint64_t seed,
+                                              Dtype compute = dtype_of<Acc>) {
+  ModelBuild build;
+  build.compute = compute;
+  auto model = make_model<Acc>(config, build);
+  model->initialize(seed);
+  return model;
 }
 
+/// Every gradient, one parameter after the other.
 template <class Acc>
-double summed_loss(const LanguageModel<Acc>& model, const Tokens& t, const LossOptions& options,
-                   double scale) {
-  std::vector<double> row_loss(t.ids.size());
-  run_planned(
-      [&](Context& context) { model.evaluate(context, t.batch, options, row_loss.data()); });
-  double sum = 0;
-  for (const double loss : row_loss) sum += loss;
-  return scale * sum;
+std::vector<Acc> all_gradients(const LanguageModel<Acc>& model) {
+  std::vector<Acc> all;
+  for (int64_t p = 0; p < model.params().size(); ++p) {
+    if (!model.params().info(p).alias_of.empty()) continue;
+    const auto one = model.store().read_gradient(p);
+    all.insert(all.end(), one.begin(), one.end());
+  }
+  return all;
+}
+
+/// Losses of the rows; gradients of scale * their sum are in the model's store afterwards.
+template <class Acc>
+std::vector<double> train_once(LanguageModel<Acc>& model, const Tokens& t, double scale,
+                               const LossOptions& options = {}, int threads = 1) {
+  model.enable_training();
+  ModelRunner<Acc> runner(model, Context{.threads = threads}, "test");
+  const auto losses = runner.losses_and_gradients(model, t.input(), scale, options);
+  return {losses.begin(), losses.end()};
 }
 
 }  // namespace adder

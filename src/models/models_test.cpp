@@ -2,7 +2,9 @@
 // prefill and decoding (math.md section 11).
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "models/model_cases.h"
 
@@ -11,46 +13,47 @@ namespace {
 
 std::string name_of(const testing::TestParamInfo<ModelCase>& which) { return which.param.name; }
 
-template <class Acc>
-std::unique_ptr<LanguageModel<Acc>> trainable_model(const ModelConfig& config, Dtype compute,
-                                                    uint64_t seed) {
-  auto model = make_model<Acc>(config, compute);
-  model->initialize(seed);
-  model->enable_training();
-  return model;
-}
-
 class ModelGradient : public testing::TestWithParam<ModelCase> {};
 
 TEST_P(ModelGradient, MatchesCentralDifferencesInDouble) {
   const ModelCase& c = GetParam();
   const Tokens t = make_tokens(c);
-  auto model = trainable_model<double>(c.config, Dtype::f64, 3);
-  // Start values at 0 or 1 would hide a missing factor: move everything a little.
-  for (int64_t i = 0; i < model->params().total(); ++i) {
-    model->values()[i] += 0.05 * normal(9, 9, static_cast<uint64_t>(i));
+  const auto model = new_model<double>(c.config, 3);
+  ParamStore<double>& store = model->store();
+  // Start values at 0 or 1 would hide a missing factor: everything moves a little.
+  for (int64_t p = 0; p < model->params().size(); ++p) {
+    if (!model->params().info(p).alias_of.empty()) continue;
+    auto values = store.read(p);
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] += 0.05 * normal(9, static_cast<uint64_t>(p), i);
+    }
+    store.write(p, 0, static_cast<int64_t>(values.size()), values.data());
   }
   const double scale = 1.0 / static_cast<double>(t.ids.size() - 1);
-  std::vector<double> row_loss(t.ids.size());
-  run_planned([&](Context& context) {
-    model->train_batch(context, t.batch, c.loss, scale, row_loss.data());
-  });
+  train_once(*model, t, scale, c.loss);
+  ModelRunner<double> runner(*model, Context{}, "test");
+  const auto loss = [&] {
+    double sum = 0;
+    for (const double row : runner.losses(t.input(), c.loss)) sum += row;
+    return scale * sum;
+  };
   for (int64_t p = 0; p < model->params().size(); ++p) {
     const ParamInfo& info = model->params().info(p);
     if (!info.alias_of.empty()) continue;
+    const auto values = store.read(p), gradient = store.read_gradient(p);
     double largest = 1e-12, worst = 0;
+    for (const double g : gradient) largest = std::max(largest, std::abs(g));
     const int64_t stride = std::max<int64_t>(1, info.count() / 12);
-    for (int64_t i = 0; i < info.count(); ++i)
-      largest = std::max(largest, std::abs(model->grad(p)[i]));
     for (int64_t i = 0; i < info.count(); i += stride) {
-      double& value = model->value(p)[i];
-      const double kept = value, h = 1e-5;
-      value = kept + h;
-      const double up = summed_loss(*model, t, c.loss, scale);
-      value = kept - h;
-      const double down = summed_loss(*model, t, c.loss, scale);
-      value = kept;
-      worst = std::max(worst, std::abs((up - down) / (2 * h) - model->grad(p)[i]));
+      const double kept = values[static_cast<size_t>(i)], h = 1e-5;
+      const auto loss_at = [&](double value) {
+        store.write(p, i, 1, &value);
+        return loss();
+      };
+      const double up = loss_at(kept + h), down = loss_at(kept - h);
+      store.write(p, i, 1, &kept);
+      worst = std::max(worst,
+                       std::abs((up - down) / (2 * h) - gradient[static_cast<size_t>(i)]));
     }
     // 1e-7 of the largest entry, and what the loss's own rounding leaves of a difference quotient.
     EXPECT_LE(worst, 1e-7 * largest + 1e-15 / 1e-5 * 4) << info.name;
@@ -71,26 +74,22 @@ class ModelPacked : public testing::TestWithParam<ModelCase> {};
 TEST_P(ModelPacked, EqualsSeparateInForwardAndGradients) {
   const ModelCase& packed = GetParam();
   const Tokens t = make_tokens(packed);
-  auto whole = trainable_model<double>(packed.config, Dtype::f64, 3);
-  auto parts = trainable_model<double>(packed.config, Dtype::f64, 3);
-  std::vector<double> loss_whole(t.ids.size()), loss_parts(t.ids.size());
-  run_planned(
-      [&](Context& context) { whole->train_batch(context, t.batch, {}, 1.0, loss_whole.data()); });
+  const auto whole = new_model<double>(packed.config, 3);
+  const auto parts = new_model<double>(packed.config, 3);
+  const auto loss_whole = train_once(*whole, t, 1.0);
+  std::vector<double> loss_parts;
   for (size_t q = 0; q + 1 < packed.cu_seqlens.size(); ++q) {
     const int64_t begin = packed.cu_seqlens[q], end = packed.cu_seqlens[q + 1];
     if (begin == end) continue;
-    TokenBatch one;
-    one.layout.len = end - begin;
-    one.ids = t.ids.data() + begin;
-    one.targets = t.targets.data() + begin;
-    run_planned([&](Context& context) {
-      parts->train_batch(context, one, {}, 1.0, loss_parts.data() + begin);
-    });
+    const Tokens one{1, end - begin, {t.ids.begin() + begin, t.ids.begin() + end},
+                     {t.targets.begin() + begin, t.targets.begin() + end}, {}};
+    const auto losses = train_once(*parts, one, 1.0);
+    loss_parts.insert(loss_parts.end(), losses.begin(), losses.end());
   }
+  ASSERT_EQ(loss_parts.size(), loss_whole.size());
   for (size_t i = 0; i < loss_whole.size(); ++i) EXPECT_NEAR(loss_whole[i], loss_parts[i], 1e-12);
-  for (int64_t i = 0; i < whole->params().total(); ++i) {
-    EXPECT_NEAR(whole->grads()[i], parts->grads()[i], 1e-11);
-  }
+  const auto a = all_gradients(*whole), b = all_gradients(*parts);
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-11);
 }
 INSTANTIATE_TEST_SUITE_P(Cases, ModelPacked, testing::ValuesIn(packed_cases()), name_of);
 
@@ -120,32 +119,31 @@ class ModelLaws : public testing::TestWithParam<ModelCase> {};
 
 // Forward over the whole prompt, in pieces, and token by token.
 TEST_P(ModelLaws, PrefillInPiecesAndStepsAreForward) {
-  auto model = make_model<float>(GetParam().config, Dtype::f32);
-  model->initialize(4);
+  const auto model = new_model<float>(GetParam().config, 4);
   constexpr int64_t kLen = 70;
   std::vector<int32_t> ids;
   for (int64_t i = 0; i < kLen; ++i) {
     ids.push_back(static_cast<int32_t>(uniform_below(5, 3, static_cast<uint64_t>(i), 11)));
   }
-  const int64_t vocab = model->padded_vocab();
-  std::vector<float> whole(static_cast<size_t>(kLen * vocab));
-  const auto run = [&](int64_t first, int64_t len, DecodeState* state, float* out) {
-    TokenLayout layout;
-    layout.len = len;
-    run_planned([&](Context& context) {
-      model->logits(context, layout, ids.data() + first, state, false, out);
-    });
+  ModelRunner<float> runner(*model, Context{}, "test");
+  const auto run = [&](int64_t first, int64_t len, DecodeState* state) {
+    const auto piece = std::span<const int32_t>(ids).subspan(static_cast<size_t>(first),
+                                                             static_cast<size_t>(len));
+    const auto logits = runner.logits({.len = len, .ids = piece}, state);
+    return std::vector<float>(logits.begin(), logits.end());
   };
-  run(0, kLen, nullptr, whole.data());
+  const auto whole = run(0, kLen, nullptr);
   for (const std::vector<int64_t>& pieces :
        {std::vector<int64_t>{70}, {1, 69}, {7, 47, 16}, std::vector<int64_t>(70, 1)}) {
-    auto state = model->make_state(1);
-    std::vector<float> got(whole.size());
+    const auto state = model->make_state(1, runner.context());
+    std::vector<float> got;
     int64_t first = 0;
     for (const int64_t len : pieces) {
-      run(first, len, state.get(), got.data() + first * vocab);
+      const auto part = run(first, len, state.get());
+      got.insert(got.end(), part.begin(), part.end());
       first += len;
     }
+    ASSERT_EQ(got.size(), whole.size());
     double worst = 0;
     for (size_t i = 0; i < got.size(); ++i) {
       worst = std::max(worst, static_cast<double>(std::abs(got[i] - whole[i])));
@@ -154,35 +152,57 @@ TEST_P(ModelLaws, PrefillInPiecesAndStepsAreForward) {
   }
 }
 
+// The last rows alone, of batch rows and of packed sequences, are those of all rows.
+TEST_P(ModelLaws, LastRowsAreRowsOfTheWhole) {
+  const auto model = new_model<float>(GetParam().config, 4);
+  std::vector<int32_t> ids;
+  for (uint64_t i = 0; i < 24; ++i) ids.push_back(static_cast<int32_t>(uniform_below(5, 3, i, 11)));
+  const std::vector<int32_t> cu = {0, 5, 6, 24};
+  ModelRunner<float> runner(*model, Context{}, "test");
+  for (const bool packed : {false, true}) {
+    CallInput input{.batch = packed ? 1 : 3, .len = packed ? 24 : 8, .ids = ids};
+    if (packed) input.cu_seqlens = cu;
+    const auto all = runner.logits(input);
+    const std::vector<float> whole(all.begin(), all.end());
+    input.last_only = true;
+    const auto last = runner.logits(input);
+    const auto columns = static_cast<size_t>(model->padded_vocab());
+    ASSERT_EQ(last.size(), 3 * columns);
+    for (size_t r = 0; r < 3; ++r) {
+      const size_t row = packed ? static_cast<size_t>(cu[r + 1] - 1) : 8 * r + 7;
+      for (size_t v = 0; v < columns; ++v) {
+        EXPECT_NEAR(last[r * columns + v], whole[row * columns + v], 2e-6);
+      }
+    }
+  }
+}
+
 // Rows of a step whose states lie in any slots: each is what it is alone.
 TEST_P(ModelLaws, BatchMatesAndSlotsDoNotMatter) {
-  auto model = make_model<float>(GetParam().config, Dtype::f32);
-  model->initialize(4);
+  const auto model = new_model<float>(GetParam().config, 4);
   constexpr int64_t kRows = 3, kLen = 9;
   const int32_t slots[kRows] = {4, 0, 2};
   const int64_t vocab = model->padded_vocab();
-  auto together = model->make_state(5);
+  ModelRunner<float> runner(*model, Context{}, "test");
+  const auto together = model->make_state(5, runner.context());
   std::vector<std::unique_ptr<DecodeState>> alone;
-  for (int64_t r = 0; r < kRows; ++r) alone.push_back(model->make_state(1));
-  const auto step = [&](int64_t rows, const int32_t* index, const int32_t* ids, DecodeState* state,
-                        float* out) {
-    TokenLayout layout;
-    layout.batch = rows;
-    layout.len = 1;
-    layout.state_index = index;
-    run_planned([&](Context& context) { model->logits(context, layout, ids, state, false, out); });
-  };
+  for (int64_t r = 0; r < kRows; ++r) alone.push_back(model->make_state(1, runner.context()));
   for (int64_t t = 0; t < kLen; ++t) {
     int32_t ids[kRows];
     for (int64_t r = 0; r < kRows; ++r) {
       ids[r] = static_cast<int32_t>(uniform_below(6, 3, static_cast<uint64_t>(t * kRows + r), 11));
     }
-    std::vector<float> got(static_cast<size_t>(kRows * vocab)), expected(got.size());
-    step(kRows, slots, ids, together.get(), got.data());
+    const auto rows =
+        runner.logits({.batch = kRows, .len = 1, .ids = ids, .slots = slots}, together.get());
+    const std::vector<float> got(rows.begin(), rows.end());
     for (int64_t r = 0; r < kRows; ++r) {
-      step(1, nullptr, ids + r, alone[static_cast<size_t>(r)].get(), expected.data() + r * vocab);
+      const auto expected =
+          runner.logits({.len = 1, .ids = {ids + r, 1}}, alone[static_cast<size_t>(r)].get());
+      for (int64_t v = 0; v < vocab; ++v) {
+        ASSERT_NEAR(got[static_cast<size_t>(r * vocab + v)], expected[static_cast<size_t>(v)], 2e-5)
+            << "token " << t;
+      }
     }
-    for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 2e-5) << "token " << t;
   }
 }
 
@@ -191,12 +211,9 @@ TEST_P(ModelLaws, TheSameBitsForAnyThreadCount) {
   const Tokens t = make_tokens(c);
   std::vector<std::vector<float>> grads;
   for (const int threads : {1, 2, 3}) {
-    auto model = trainable_model<float>(c.config, Dtype::f32, 4);
-    std::vector<double> row_loss(t.ids.size());
-    run_planned(
-        [&](Context& context) { model->train_batch(context, t.batch, {}, 0.01, row_loss.data()); },
-        threads);
-    grads.emplace_back(model->grads(), model->grads() + model->params().total());
+    const auto model = new_model<float>(c.config, 4);
+    train_once(*model, t, 0.01, {}, threads);
+    grads.push_back(all_gradients(*model));
   }
   EXPECT_EQ(grads[0], grads[1]);
   EXPECT_EQ(grads[0], grads[2]);
@@ -209,24 +226,55 @@ TEST_P(ModelLaws, Bf16TracksFloat) {
   const Tokens t = make_tokens(c);
   for (const bool residual_in_fp32 : {true, false}) {
     c.config.residual_in_fp32 = residual_in_fp32;
-    auto exact = trainable_model<float>(c.config, Dtype::f32, 4);
-    auto rounded = trainable_model<float>(c.config, Dtype::bf16, 4);
-    std::vector<double> a(t.ids.size()), b(t.ids.size());
-    run_planned(
-        [&](Context& context) { exact->train_batch(context, t.batch, {}, 0.0125, a.data()); });
-    run_planned([&](Context& context) {
-      rounded->refresh_weights(context);
-      rounded->train_batch(context, t.batch, {}, 0.0125, b.data());
-    });
+    const auto exact = new_model<float>(c.config, 4);
+    const auto rounded = new_model<float>(c.config, 4, Dtype::bf16);
+    const auto a = train_once(*exact, t, 0.0125), b = train_once(*rounded, t, 0.0125);
     for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 0.05 * (1 + a[i]));
+    const auto ga = all_gradients(*exact), gb = all_gradients(*rounded);
     double dot = 0, aa = 0, bb = 0;
-    for (int64_t i = 0; i < exact->params().total(); ++i) {
-      dot += static_cast<double>(exact->grads()[i]) * rounded->grads()[i];
-      aa += static_cast<double>(exact->grads()[i]) * exact->grads()[i];
-      bb += static_cast<double>(rounded->grads()[i]) * rounded->grads()[i];
+    for (size_t i = 0; i < ga.size(); ++i) {
+      dot += static_cast<double>(ga[i]) * gb[i];
+      aa += static_cast<double>(ga[i]) * ga[i];
+      bb += static_cast<double>(gb[i]) * gb[i];
     }
     EXPECT_GT(dot / std::sqrt(aa * bb), 0.995);
   }
+}
+
+// Without masters a bf16 model holds 2 bytes a weight of its matrices, computes the same bits, reads
+// parameters back as they were rounded, and refuses to be trained.
+TEST_P(ModelLaws, MastersAreOptional) {
+  const ModelCase& c = GetParam();
+  const Tokens t = make_tokens(c);
+  ModelBuild build;
+  build.compute = Dtype::bf16;
+  const auto full = make_model<float>(c.config, build);
+  build.masters = false;
+  const auto lean = make_model<float>(c.config, build);
+  full->initialize(4);
+  lean->initialize(4);
+  ModelRunner<float> a(*full, Context{}, "test"), b(*lean, Context{}, "test");
+  const auto first = a.logits(t.input()), second = b.logits(t.input());
+  ASSERT_EQ(first.size(), second.size());
+  EXPECT_EQ(std::memcmp(first.data(), second.data(), first.size_bytes()), 0);
+  int64_t matrices = 0, vectors = 0;
+  for (int64_t p = 0; p < lean->params().size(); ++p) {
+    const ParamInfo& info = lean->params().info(p);
+    if (!info.alias_of.empty()) continue;
+    (info.keep_fp32 ? vectors : matrices) += padded_count(info.count());
+    const auto exact = full->store().read(p), kept = lean->store().read(p);
+    for (size_t i = 0; i < exact.size(); ++i) {
+      const float expected = info.keep_fp32 ? exact[i] : static_cast<float>(Bf16(exact[i]));
+      ASSERT_EQ(kept[i], expected) << info.name << "[" << i << "]";
+    }
+  }
+  const auto logs = [&](const ParamInfo& info) { return info.kind == ParamKind::decay; };
+  int64_t decays = 0;
+  for (const ParamInfo& info : lean->params().infos()) {
+    if (logs(info)) decays += padded_count(info.count());
+  }
+  EXPECT_EQ(lean->store().bytes(), 2 * matrices + 4 * vectors + 4 * decays);
+  EXPECT_THROW(lean->enable_training(), Error);
 }
 INSTANTIATE_TEST_SUITE_P(Cases, ModelLaws, testing::ValuesIn(wide_cases()), name_of);
 
@@ -234,19 +282,13 @@ class ModelFreeze : public testing::TestWithParam<ModelCase> {};
 
 TEST_P(ModelFreeze, FrozenParametersGetNoGradient) {
   const ModelCase& c = GetParam();
-  auto model = make_model<double>(c.config, Dtype::f64);
-  model->initialize(1);
+  auto model = new_model<double>(c.config, 1);
   EXPECT_GE(model->freeze("backbone.layers.0.*"), 8);
   EXPECT_EQ(model->freeze("no.such.*"), 0);
-  model->enable_training();
-  const Tokens t = make_tokens(c);
-  std::vector<double> row_loss(t.ids.size());
-  run_planned(
-      [&](Context& context) { model->train_batch(context, t.batch, {}, 1.0, row_loss.data()); });
+  train_once(*model, make_tokens(c), 1.0);
   for (int64_t p = 0; p < model->params().size(); ++p) {
     double norm = 0;
-    for (int64_t i = 0; i < model->params().info(p).count(); ++i)
-      norm += std::abs(model->grad(p)[i]);
+    for (const double g : model->store().read_gradient(p)) norm += std::abs(g);
     EXPECT_EQ(norm > 0, model->params().info(p).trainable) << model->params().info(p).name;
   }
 }
@@ -257,7 +299,7 @@ int64_t parameters_of(ModelConfig config, int64_t vocab, int64_t multiple) {
   config.pad_vocab_size_multiple = multiple;
   config.d_model = 768;
   config.n_layer = 24;
-  return make_model<float>(config, Dtype::f32)->params().parameter_count();
+  return make_model<float>(config, ModelBuild{})->params().parameter_count();
 }
 
 // formats.md 2.5.
@@ -268,9 +310,9 @@ TEST(Model, ParameterCountsOfThePublishedModels) {
 
 TEST(Model, TheMlpIsABranchOfItsOwn) {
   ModelConfig config = small_config("mamba2");
-  const int64_t before = make_model<double>(config, Dtype::f64)->params().parameter_count();
+  const int64_t before = new_model<double>(config, 1)->params().parameter_count();
   config.d_intermediate = 130;  // rounded up to 256
-  const auto model = make_model<double>(config, Dtype::f64);
+  const auto model = new_model<double>(config, 1);
   // math.md 7.8: 3 d F and a norm in each layer.
   EXPECT_EQ(model->params().parameter_count() - before, 2 * (3 * 6 * 256 + 6));
   EXPECT_GE(model->params().find("backbone.layers.1.norm2.weight"), 0);
@@ -285,13 +327,11 @@ TEST(Model, StartValuesOfMamba2AreInTheirRanges) {
   config.d_model = 256;
   config.n_layer = 1;
   config.headdim = 1;
-  const auto model = make_model<double>(config, Dtype::f64);
-  model->initialize(1);
+  const auto model = new_model<double>(config, 1);
   const auto range = [&](const char* name) {
     const int64_t index = model->params().find(std::string("backbone.layers.0.mixer.") + name);
-    const double* first = model->value(index);
-    const auto [low, high] =
-        std::minmax_element(first, first + model->params().info(index).count());
+    const auto values = model->store().read(index);
+    const auto [low, high] = std::minmax_element(values.begin(), values.end());
     return std::pair(*low, *high);
   };
   // 512 draws: log U(1, 16) and softplus^-1 of exp U(log 1e-3, log 1e-1) fill their ranges.
@@ -310,7 +350,7 @@ TEST(Model, StartValuesOfMamba2AreInTheirRanges) {
 TEST(Model, RefusesWhatItCannotBuild) {
   const auto refusal = [](const ModelConfig& config) -> std::string {
     try {
-      make_model<float>(config, Dtype::f32);
+      make_model<float>(config, ModelBuild{});
     } catch (const Error& error) {
       return error.what();
     }
@@ -327,6 +367,38 @@ TEST(Model, RefusesWhatItCannotBuild) {
   EXPECT_NE(refusal(heads).find("headdim: wrong value: expected a divisor of d_ssm 12, got 5"),
             std::string::npos)
       << refusal(heads);
+}
+
+TEST(Model, ArraysAreCheckedWhereTheyEnter) {
+  const auto model = new_model<float>(small_config(), 1);
+  ModelRunner<float> runner(*model, Context{}, "test");
+  const std::vector<int32_t> ids = {1, 2, 3, 4}, far = {1, 11, 3, 4}, none = {1, -2, -100, 4};
+  const std::vector<int32_t> falls = {0, 3, 2, 4}, shorter = {0, 3}, hole = {0, 2, 2, 4};
+  const auto refusal = [&](const CallInput& input, int64_t slots = 0) -> std::string {
+    try {
+      runner.load(input, slots);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(refusal({.len = 4, .ids = ids}), "");
+  EXPECT_EQ(refusal({.len = 4, .ids = far}),
+            "test: position 1: token id out of range: expected [0, 11), got 11");
+  EXPECT_EQ(refusal({.len = 4, .ids = ids, .targets = none}),
+            "test: position 1: target out of range: expected [0, 11) or -100, got -2");
+  EXPECT_NE(refusal({.batch = 3, .len = 4, .ids = ids}), "");
+  EXPECT_NE(refusal({.len = 4, .ids = ids, .targets = shorter}), "");
+  EXPECT_NE(refusal({.len = 4, .ids = ids, .cu_seqlens = falls}).find("2 after 3"),
+            std::string::npos);
+  EXPECT_NE(refusal({.len = 4, .ids = ids, .cu_seqlens = shorter}), "");
+  EXPECT_EQ(refusal({.len = 4, .ids = ids, .cu_seqlens = hole}), "");
+  EXPECT_NE(refusal({.len = 4, .ids = ids, .cu_seqlens = hole, .last_only = true}), "");
+  const std::vector<int32_t> slots = {0, 2}, twice = {1, 1};
+  EXPECT_EQ(refusal({.batch = 2, .len = 2, .ids = ids, .slots = slots}, 3), "");
+  EXPECT_NE(refusal({.batch = 2, .len = 2, .ids = ids, .slots = slots}, 2), "");
+  EXPECT_NE(refusal({.batch = 2, .len = 2, .ids = ids, .slots = twice}, 3), "");
+  EXPECT_NE(refusal({.len = 4, .ids = ids, .slots = slots}, 3), "");
 }
 
 TEST(Model, GlobsMatchWholeNames) {
