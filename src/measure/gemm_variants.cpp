@@ -138,7 +138,8 @@ class PreparedGemm : public Prepared {
       : line_(line),
         shape_(item.shape),
         tensors_(item, options.seed),
-        scratch_(line == nullptr ? 0 : line->scratch_bytes(cpu_caps(), item.shape, Direction::forward)) {
+        scratch_(
+            line == nullptr ? 0 : line->scratch_bytes(cpu_caps(), item.shape, Direction::forward)) {
     const int64_t weight_bytes = tensors_.b.count() * static_cast<int64_t>(sizeof(TB));
     const bool decode = line != nullptr && shape_.m <= kDecodeRows && weight_bytes > 0;
     const int64_t copies = decode ? kRingBytes / weight_bytes : 0;

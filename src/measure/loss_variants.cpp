@@ -123,9 +123,8 @@ Comparison check(const LossLine<L, D>& line, const Case& item, const RunOptions&
 
   Comparison comparison;
   // The loss is a double that holds sums of the compute type.
-  comparison.add({"row_loss", dtype_of<L>, given.row_loss.widened(),
-                  expected.row_loss.widened(), evaluated.row_loss.widened(),
-                  absolute.row_loss.widened()});
+  comparison.add({"row_loss", dtype_of<L>, given.row_loss.widened(), expected.row_loss.widened(),
+                  evaluated.row_loss.widened(), absolute.row_loss.widened()});
   if (item.gradient) {
     comparison.add({"dlogits", dtype_of<D>, given.gradient(item), expected.gradient(item),
                     evaluated.gradient(item), absolute.gradient(item)});

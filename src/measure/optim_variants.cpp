@@ -15,10 +15,9 @@ struct Case {
   bool rounded = false;
 
   std::string describe() const {
-    return fmt::format(
-        "{} t{}{}{}{}{}", shape.describe(), state.updates, constants.weight_decay > 0 ? " decay" : "",
-        state.clip != 1 ? " clip" : "", state.skip != 0 ? " skip" : "",
-        rounded ? " rounded" : "");
+    return fmt::format("{} t{}{}{}{}{}", shape.describe(), state.updates,
+                       constants.weight_decay > 0 ? " decay" : "", state.clip != 1 ? " clip" : "",
+                       state.skip != 0 ? " skip" : "", rounded ? " rounded" : "");
   }
 };
 

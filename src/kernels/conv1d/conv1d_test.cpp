@@ -349,8 +349,7 @@ TEST(Conv1d, TheDoorNamesTheField) {
         [&](Context& context) { conv1d_forward(context, shape, Conv1dForward<float>{}); });
   };
   EXPECT_EQ(shaped({.len = -1, .channels = 4}), "conv1d: len: bad shape: expected >= 0, got -1");
-  EXPECT_EQ(shaped({.len = 1, .channels = 0}),
-            "conv1d: channels: bad shape: expected >= 1, got 0");
+  EXPECT_EQ(shaped({.len = 1, .channels = 0}), "conv1d: channels: bad shape: expected >= 1, got 0");
   EXPECT_EQ(shaped({.len = 1, .channels = 4, .width = 0}),
             "conv1d: width: bad shape: expected >= 1, got 0");
   EXPECT_EQ(shaped({.batch = 2, .len = 1, .channels = 4, .sequences = 1}),

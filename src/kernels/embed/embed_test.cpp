@@ -56,8 +56,7 @@ struct Call {
   void run(int threads = 1, bool accumulate = false) {
     measure::run_planned(threads, [&](Context& context) {
       embed_forward<Acc, Acc>(context, shape, {ids.data(), table.data(), out.data()});
-      embed_backward<Acc, Acc>(context, shape,
-                               {ids.data(), g.data(), dtable.data(), accumulate});
+      embed_backward<Acc, Acc>(context, shape, {ids.data(), g.data(), dtable.data(), accumulate});
     });
   }
 };

@@ -119,13 +119,13 @@ void expect_same_bits_for_any_thread_count() {
   }
 }
 
-// One matrix unit rate after the other: the choices of the machine on which they were measured.
+// By caps and shape alone: here an AVX-512 machine without matrix units.
 TEST(Gemm, TheTableChoosesByShape) {
   Caps caps;
   caps.vector_bytes = 64;
   const auto chosen = [&]<class TA, class TB, class TC>(const GemmShape& shape) {
-    return std::string(pick_line("gemm", gemm_lines<TA, TB, TC>(), caps, shape, Direction::forward)
-                           .info.name);
+    return std::string(
+        pick_line("gemm", gemm_lines<TA, TB, TC>(), caps, shape, Direction::forward).info.name);
   };
   const auto f32 = [&](const GemmShape& shape) {
     return chosen.operator()<float, float, float>(shape);

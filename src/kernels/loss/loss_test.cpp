@@ -64,8 +64,7 @@ struct Rows {
     args.dlogits = gradient.data();
     args.dlogit_stride = shape.columns;
     args.gradient_scale = scale;
-    Workspace(threads).run(
-        [&](Context& context) { softmax_cross_entropy(context, shape, args); });
+    Workspace(threads).run([&](Context& context) { softmax_cross_entropy(context, shape, args); });
   }
   double total() {
     run();
@@ -278,9 +277,8 @@ TEST(Loss, TheDoorsNameTheField) {
   args.targets = rows.targets.data();
   args.row_loss = rows.losses.data();
   const auto door = [&] {
-    return error_of([&] {
-      Workspace(1).run([&](Context& c) { softmax_cross_entropy(c, rows.shape, args); });
-    });
+    return error_of(
+        [&] { Workspace(1).run([&](Context& c) { softmax_cross_entropy(c, rows.shape, args); }); });
   };
   EXPECT_EQ(door(), "loss: logit_stride: bad shape: expected >= 12 (width), got 11");
   args.logit_stride = 12;

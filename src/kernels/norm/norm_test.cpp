@@ -251,7 +251,8 @@ TEST(GatedNorm, GroupsEqualSeparateRows) {
 }
 
 template <class Acc>
-void expect_added(const Guarded<Acc>& got, const Guarded<Acc>& before, const Guarded<Acc>& written) {
+void expect_added(const Guarded<Acc>& got, const Guarded<Acc>& before,
+                  const Guarded<Acc>& written) {
   for (int64_t i = 0; i < got.count(); ++i) ASSERT_EQ(got[i], before[i] + written[i]) << i;
 }
 
@@ -310,9 +311,8 @@ std::string absent(const std::string& field) {
 
 TEST(Norm, TheDoorNamesTheField) {
   const auto shaped = [](NormShape shape) {
-    return error_of([&](Context& context) {
-      norm_forward(context, shape, NormForward<float, float>{});
-    });
+    return error_of(
+        [&](Context& context) { norm_forward(context, shape, NormForward<float, float>{}); });
   };
   EXPECT_EQ(shaped({.rows = -1, .width = 4}), "norm: rows: bad shape: expected >= 0, got -1");
   EXPECT_EQ(shaped({.rows = 1, .width = 0}), "norm: width: bad shape: expected >= 1, got 0");

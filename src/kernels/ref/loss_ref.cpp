@@ -64,7 +64,8 @@ void row_gradient(const LossShape& shape, const LossForward<Acc, D>& args, int64
                   const RowSums<Acc>& sums, bool absolute) {
   const Acc* x = args.logits + index * args.logit_stride;
   const auto eps = static_cast<Acc>(shape.label_smoothing), zeta = static_cast<Acc>(shape.z_loss);
-  const Acc scale = args.gradient_scale == nullptr ? Acc(1) : static_cast<Acc>(*args.gradient_scale);
+  const Acc scale =
+      args.gradient_scale == nullptr ? Acc(1) : static_cast<Acc>(*args.gradient_scale);
   const Acc lse_bound = std::abs(sums.most) + std::abs(std::log(sums.sum)) + sums.bound;
   // The logits may be overwritten by their gradient.
   std::vector<Acc> row(static_cast<size_t>(shape.columns), Acc{0});

@@ -11,8 +11,7 @@ void adamw(const OptimShape& shape, const AdamWArgs<Acc>& args, bool absolute) {
   const auto t = static_cast<double>(state.updates);
   const auto b1 = static_cast<Acc>(args.constants.beta1),
              b2 = static_cast<Acc>(args.constants.beta2);
-  const auto rate =
-      static_cast<Acc>(state.learning_rate / (1 - std::pow(args.constants.beta1, t)));
+  const auto rate = static_cast<Acc>(state.learning_rate / (1 - std::pow(args.constants.beta1, t)));
   const auto root2 = static_cast<Acc>(std::sqrt(1 - std::pow(args.constants.beta2, t)));
   const auto decay = static_cast<Acc>(state.learning_rate * args.constants.weight_decay);
   for (int64_t i = 0; i < shape.count; ++i) {
