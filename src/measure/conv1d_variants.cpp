@@ -20,6 +20,7 @@ struct Case {
   int64_t channel_stride = 1;
   int64_t gap = 0;     // elements between the rows of a wider tensor
   double scale = 1.0;  // of x
+  bool accumulate = false;
 
   int64_t slots() const { return shape.state_rows() * (indexed ? 2 : 1); }
   int64_t token_stride() const { return shape.channels * channel_stride + gap; }
@@ -34,6 +35,7 @@ struct Case {
     if (channel_stride != 1) text += " channel_stride " + std::to_string(channel_stride);
     if (gap != 0) text += " gap " + std::to_string(gap);
     if (scale != 1.0) text += " scale " + std::to_string(scale);
+    if (accumulate) text += " accumulate";
     return text;
   }
 };
@@ -68,6 +70,10 @@ struct Problem {
     fill_normal(s0, seed, "conv1d.s0", c.scale);
     fill_normal(gsT, seed, "conv1d.gsT");
     if (c.in_place) sT = s0;
+    if (c.accumulate) {
+      fill_normal(dw, seed, "conv1d.dw");
+      fill_normal(dbias, seed, "conv1d.dbias");
+    }
     for (int64_t i = 0; i < cu.count(); ++i) cu[i] = c.cu[static_cast<size_t>(i)];
     for (int64_t r = 0; r < index.count(); ++r) {
       index[r] = static_cast<int32_t>(2 * (index.count() - 1 - r) + 1);
@@ -88,6 +94,10 @@ struct Problem {
     out.s0 = s0.template converted<U>();
     out.gsT = gsT.template converted<U>();
     if (given.in_place) out.sT = out.s0;
+    if (given.accumulate) {
+      out.dw = dw.template converted<U>();
+      out.dbias = dbias.template converted<U>();
+    }
     out.cu = cu;
     out.index = index;
     out.order = order;
@@ -125,6 +135,7 @@ struct Problem {
     args.dx = view(dx.data());
     args.dw = dw.data();
     args.dbias = given.bias ? dbias.data() : nullptr;
+    args.accumulate = given.accumulate;
     args.ds0 = given.state ? ds0.data() : nullptr;
     return args;
   }
@@ -180,7 +191,7 @@ void run_door(Problem<T>& problem, Direction direction, Context& context, std::s
 
 template <class T>
 void add_variants(std::vector<Variant>& variants, Case given) {
-  given.shape.strided = given.channel_stride != 1;
+  given.shape.layout.unit_stride = given.channel_stride == 1;
   append_variants<Problem<T>>(variants, "conv1d", conv1d_lines<T>(), given);
 }
 
@@ -215,6 +226,10 @@ std::vector<Case> test_cases() {
       {.shape = shape(1, 65, 40, 4, true), .scale = 100},
       {.shape = shape(1, 67, 21, 4, true), .scale = 1e-4},
   };
+  for (const size_t i : {0, 6, 8, 9, 10, 14}) {
+    cases.push_back(cases[i]);
+    cases.back().accumulate = true;
+  }
   std::vector<int32_t> each;  // a boundary everywhere
   for (int32_t i = 0; i <= 40; ++i) each.push_back(i);
   cases.push_back(packed(each, 11, 4, true));

@@ -11,6 +11,7 @@ struct Case {
   EmbedShape shape;
   Ids ids = Ids::uniform;
   double scale = 1.0;
+  bool accumulate = true;
 
   // Without rows forward writes nothing (embed_test runs it).
   bool writes(Direction direction) const {
@@ -20,6 +21,7 @@ struct Case {
     const char* names[] = {" uniform", " one", " each"};
     std::string text = shape.describe() + names[static_cast<int>(ids)];
     if (scale != 1.0) text += " scale " + std::to_string(scale);
+    if (accumulate) text += " accumulate";
     return text;
   }
 };
@@ -46,7 +48,7 @@ struct Problem {
     }
     fill_normal(table, seed, "embed.table", c.scale);
     fill_normal(g, seed, "embed.g", c.scale);
-    fill_normal(dtable, seed, "embed.dtable", c.scale);
+    if (c.accumulate) fill_normal(dtable, seed, "embed.dtable", c.scale);
   }
   Problem<double, double> wide() const {
     Problem<double, double> to(given);
@@ -70,7 +72,7 @@ struct Problem {
     }
   }
   EmbedForward<T, P> forward() { return {ids.data(), table.data(), out.data()}; }
-  EmbedBackward<T> backward() { return {ids.data(), g.data(), dtable.data()}; }
+  EmbedBackward<T> backward() { return {ids.data(), g.data(), dtable.data(), given.accumulate}; }
 
   Case given;
   Guarded<int32_t> ids;
@@ -118,6 +120,10 @@ std::vector<Case> test_cases() {
       {{1009, 11, 61}},
       {{5, 7, 1031}},
       {{64, 9, 16}, Ids::uniform, 1e30},
+      {{0, 5, 3}, Ids::uniform, 1, false},
+      {{65, 2, 64}, Ids::each, 1, false},
+      {{200, 300, 131}, Ids::one, 1, false},
+      {{401, 50, 300}, Ids::uniform, 1, false},
   };
 }
 

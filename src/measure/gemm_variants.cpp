@@ -81,7 +81,7 @@ bool same_bytes(const Guarded<T>& x, const Guarded<T>& y) {
 template <class TA, class TB, class TC>
 void run(const GemmLine<TA, TB, TC>& line, const GemmShape& shape, const GemmArgs<TA, TB, TC>& args,
          int threads) {
-  const Buffer scratch(line.scratch_bytes(shape, Direction::forward));
+  const Buffer scratch(line.scratch_bytes(cpu_caps(), shape, Direction::forward));
   Exec exec;
   exec.threads = threads;
   exec.scratch = scratch.data();
@@ -138,7 +138,8 @@ class PreparedGemm : public Prepared {
       : line_(line),
         shape_(item.shape),
         tensors_(item, options.seed),
-        scratch_(line == nullptr ? 0 : line->scratch_bytes(item.shape, Direction::forward)) {
+        scratch_(
+            line == nullptr ? 0 : line->scratch_bytes(cpu_caps(), item.shape, Direction::forward)) {
     const int64_t weight_bytes = tensors_.b.count() * static_cast<int64_t>(sizeof(TB));
     const bool decode = line != nullptr && shape_.m <= kDecodeRows && weight_bytes > 0;
     const int64_t copies = decode ? kRingBytes / weight_bytes : 0;
@@ -179,7 +180,7 @@ void add_variants(const std::vector<Case>& cases, std::vector<Variant>& variants
       }
       if (item.pad > 0) variant.shape += fmt::format(" pad{}", item.pad);
       variant.cost = item.shape.cost(dtype_of<TA>, dtype_of<TB>, dtype_of<TC>);
-      variant.accepted = line.accepts(context.caps(), item.shape);
+      variant.accepted = line.accepts(context.caps, item.shape);
       const auto* chosen = &line;
       variant.check = [chosen, item](const RunOptions& options) {
         return check(*chosen, item, options);

@@ -29,13 +29,15 @@ struct Case {
   }
 };
 
-template <class T>
+constexpr double kGradientScale = 1.0 / 64;
+
+template <class L, class D>
 struct Tensors {
   int64_t stride;
-  Guarded<T> logits;
+  Guarded<L> logits;
   Guarded<int32_t> targets;
   Guarded<double> row_loss;
-  Guarded<T> dlogits;  // empty when in place or absent
+  Guarded<D> dlogits;  // empty when in place or absent
 
   Tensors(const Case& item, uint64_t seed)
       : stride(item.shape.columns + item.pad),
@@ -50,37 +52,40 @@ struct Tensors {
       targets[r] =
           static_cast<int32_t>(uniform_below(seed, stream, static_cast<uint64_t>(r), vocab));
       for (int64_t c = 0; item.infinite && c < item.shape.vocab; c += 5) {
-        if (c != targets[r]) logits[r * stride + c] = from_double<T>(-INFINITY);
+        if (c != targets[r]) logits[r * stride + c] = from_double<L>(-INFINITY);
       }
       if (r % 4 == 3) targets[r] = kIgnoreIndex;
     }
   }
-  template <class U>
-  explicit Tensors(const Tensors<U>& other)
+  template <class U, class G>
+  explicit Tensors(const Tensors<U, G>& other)
       : stride(other.stride),
-        logits(other.logits.template converted<T>()),
+        logits(other.logits.template converted<L>()),
         targets(other.targets),
         row_loss(other.row_loss.count()),
         dlogits(other.dlogits.count()) {}
 
-  LossForward<T> args(const Case& item) {
-    LossForward<T> args;
+  LossForward<L, D> args(const Case& item) {
+    LossForward<L, D> args;
     args.logits = logits.data();
     args.logit_stride = stride;
     args.targets = targets.data();
     args.row_loss = row_loss.data();
-    if (item.gradient) args.dlogits = item.in_place ? logits.data() : dlogits.data();
+    if (item.gradient) args.dlogits = dlogits.data();
+    if constexpr (std::is_same_v<L, D>) {
+      if (item.gradient && item.in_place) args.dlogits = logits.data();
+    }
     args.dlogit_stride = stride;
-    args.gradient_scale = 1.0 / 64;
+    args.gradient_scale = &kGradientScale;
     return args;
   }
   // Without the padding between rows.
   std::vector<double> gradient(const Case& item) const {
-    const Guarded<T>& from = item.in_place ? logits : dlogits;
     std::vector<double> values;
     for (int64_t r = 0; r < item.shape.rows; ++r) {
       for (int64_t c = 0; c < item.shape.columns; ++c) {
-        values.push_back(to_double(from[r * stride + c]));
+        const int64_t at = r * stride + c;
+        values.push_back(item.in_place ? to_double(logits[at]) : to_double(dlogits[at]));
       }
     }
     return values;
@@ -103,12 +108,12 @@ bool same_padding(const Case& item, int64_t stride, const Guarded<T>& x, const G
   return true;
 }
 
-template <class T>
-Comparison check(const LossLine<T>& line, const Case& item, const RunOptions& options) {
-  Tensors<T> given(item, options.seed);
-  Tensors<T> evaluated(given);
-  Tensors<double> expected(given), absolute(given);
-  const Tensors<T> before(given);
+template <class L, class D>
+Comparison check(const LossLine<L, D>& line, const Case& item, const RunOptions& options) {
+  Tensors<L, D> given(item, options.seed);
+  Tensors<L, D> evaluated(given);
+  Tensors<double, double> expected(given), absolute(given);
+  const Tensors<L, D> before(given);
   Exec exec;
   exec.threads = options.threads;
   line.run.forward(item.shape, given.args(item), exec);
@@ -118,11 +123,10 @@ Comparison check(const LossLine<T>& line, const Case& item, const RunOptions& op
 
   Comparison comparison;
   // The loss is a double that holds sums of the compute type.
-  comparison.add({"row_loss", dtype_of<accumulate_t<T>>, given.row_loss.widened(),
-                  expected.row_loss.widened(), evaluated.row_loss.widened(),
-                  absolute.row_loss.widened()});
+  comparison.add({"row_loss", dtype_of<L>, given.row_loss.widened(), expected.row_loss.widened(),
+                  evaluated.row_loss.widened(), absolute.row_loss.widened()});
   if (item.gradient) {
-    comparison.add({"dlogits", dtype_of<T>, given.gradient(item), expected.gradient(item),
+    comparison.add({"dlogits", dtype_of<D>, given.gradient(item), expected.gradient(item),
                     evaluated.gradient(item), absolute.gradient(item)});
   }
   given.logits.check_guards(comparison, "logits");
@@ -138,10 +142,10 @@ Comparison check(const LossLine<T>& line, const Case& item, const RunOptions& op
   return comparison;
 }
 
-template <class T>
+template <class L, class D>
 class PreparedLoss : public Prepared {
  public:
-  PreparedLoss(const LossLine<T>* line, const Case& item, const RunOptions& options)
+  PreparedLoss(const LossLine<L, D>* line, const Case& item, const RunOptions& options)
       : line_(line), item_(item), tensors_(item, options.seed) {
     exec_.threads = options.threads;
   }
@@ -151,33 +155,35 @@ class PreparedLoss : public Prepared {
   }
 
  private:
-  const LossLine<T>* line_;
+  const LossLine<L, D>* line_;
   Case item_;
-  Tensors<T> tensors_;
+  Tensors<L, D> tensors_;
   Exec exec_;
 };
 
-template <class T>
+template <class L, class D>
 void add_variants(const std::vector<Case>& cases, std::vector<Variant>& variants) {
   const Context context;
-  for (const auto& line : loss_lines<T>()) {
-    for (const Case& item : cases) {
+  for (const auto& line : loss_lines<L, D>()) {
+    for (Case item : cases) {
+      if (!std::is_same_v<L, D>) item.in_place = false;
       Variant variant;
       variant.family = "loss";
       variant.line = line.info;
       variant.shape = item.describe();
+      if (!std::is_same_v<L, D>) variant.shape += " to " + std::string(dtype_name(dtype_of<D>));
       variant.cost =
-          item.shape.cost(item.gradient ? Direction::backward : Direction::forward, dtype_of<T>);
-      variant.accepted = line.accepts(context.caps(), item.shape);
+          item.shape.cost(item.gradient ? Direction::backward : Direction::forward, dtype_of<L>);
+      variant.accepted = line.accepts(context.caps, item.shape);
       const auto* chosen = &line;
       variant.check = [chosen, item](const RunOptions& options) {
         return check(*chosen, item, options);
       };
       variant.prepare = [chosen, item](const RunOptions& options) {
-        return std::make_unique<PreparedLoss<T>>(chosen, item, options);
+        return std::make_unique<PreparedLoss<L, D>>(chosen, item, options);
       };
       variant.prepare_reference = [item](const RunOptions& options) {
-        return std::make_unique<PreparedLoss<T>>(nullptr, item, options);
+        return std::make_unique<PreparedLoss<L, D>>(nullptr, item, options);
       };
       variants.push_back(std::move(variant));
     }
@@ -232,9 +238,9 @@ std::vector<Case> bench_cases() {
 std::vector<Variant> loss_variants(Purpose purpose) {
   std::vector<Variant> variants;
   const auto cases = purpose == Purpose::test ? test_cases() : bench_cases();
-  if (purpose == Purpose::test) add_variants<double>(cases, variants);
-  add_variants<float>(cases, variants);
-  add_variants<Bf16>(cases, variants);
+  if (purpose == Purpose::test) add_variants<double, double>(cases, variants);
+  add_variants<float, float>(cases, variants);
+  add_variants<float, Bf16>(cases, variants);
   return variants;
 }
 

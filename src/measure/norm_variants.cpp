@@ -24,6 +24,7 @@ struct NormCase {
   int64_t gap = 0;        // elements between the rows of x
   double scale = 1.0;
   double offset = 0.0;
+  bool accumulate = false;
 
   // Without rows forward writes nothing (norm_test runs it).
   bool writes(Direction direction) const {
@@ -40,6 +41,7 @@ struct NormCase {
     if (gap != 0) text += " gap " + std::to_string(gap);
     if (scale != 1.0) text += numbered("scale", scale);
     if (offset != 0.0) text += numbered("offset", offset);
+    if (accumulate) text += " accumulate";
     return text;
   }
 };
@@ -82,6 +84,10 @@ struct NormProblem {
     fill_uniform(w, seed, "norm.w", -1.5, 1.5);
     fill_uniform(b, seed, "norm.b", -1.0, 1.0);
     take_statistics_of_r();
+    if (c.accumulate) {
+      fill_normal(dw, seed, "norm.dw");
+      fill_normal(db, seed, "norm.db");
+    }
     if (c.in_place) {
       residual_out = residual_in;
       dr = g_later;
@@ -112,6 +118,10 @@ struct NormProblem {
     out.g_later = g_later.template converted<double>();
     out.w = w.template converted<double>();
     out.b = b.template converted<double>();
+    if (given.accumulate) {
+      out.dw = dw.template converted<double>();
+      out.db = db.template converted<double>();
+    }
     out.given_rstd = given_rstd.template converted<double>();
     out.given_mean = given_mean.template converted<double>();
     if constexpr (std::is_same_v<R, Bf16>) {
@@ -164,6 +174,7 @@ struct NormProblem {
     if (given.x) args.dx = dx.data();
     if (given.w) args.dw = dw.data();
     if (given.b) args.db = db.data();
+    args.accumulate = given.accumulate;
     return args;
   }
   void watch(InputWatch& inputs) const {
@@ -225,6 +236,7 @@ struct GatedCase {
   int64_t gap = 0;  // elements between rows: different for every array
   bool dw = true;
   double scale = 1.0;
+  bool accumulate = false;
 
   // Without rows forward writes nothing (norm_test runs it).
   bool writes(Direction direction) const {
@@ -234,6 +246,7 @@ struct GatedCase {
     std::string text = shape.describe();
     if (gap != 0) text += " gap " + std::to_string(gap);
     if (dw) text += " dw";
+    if (accumulate) text += " accumulate";
     if (scale != 1.0) text += numbered("scale", scale);
     return text;
   }
@@ -261,6 +274,7 @@ struct GatedProblem {
     fill_normal(z, seed, "gated.z", 2.0);
     fill_normal(gout, seed, "gated.gout");
     fill_uniform(w, seed, "gated.w", -1.5, 1.5);
+    if (c.accumulate) fill_normal(dw, seed, "gated.dw");
     // What forward would have kept for backward: here in double, rounded once.
     auto in_double = wide();
     ref::gated_norm_forward(given.shape, in_double.forward(), false);
@@ -273,6 +287,7 @@ struct GatedProblem {
     to.z = z.template converted<double>();
     to.gout = gout.template converted<double>();
     to.w = w.template converted<double>();
+    if (given.accumulate) to.dw = dw.template converted<double>();
     to.given_rstd = given_rstd.template converted<double>();
     return to;
   }
@@ -297,6 +312,7 @@ struct GatedProblem {
     args.dz = dz.data();
     args.dz_stride = stride(1);
     if (given.dw) args.dw = dw.data();
+    args.accumulate = given.accumulate;
     return args;
   }
   void watch(InputWatch& inputs) const {
@@ -381,6 +397,9 @@ std::vector<NormCase> norm_test_cases() {
       {.shape = rms(3, 100), .scale = 1e-18},
       {.shape = layer(5, 300), .b = true, .scale = 0.3, .offset = 100.0},
       {.shape = {3, 33, NormKind::rms, 0.0}},
+      {.shape = rms(0, 7), .b = true, .accumulate = true},
+      {.shape = rms(300, 41), .accumulate = true},
+      {.shape = layer(65, 37), .b = true, .accumulate = true},
   };
 }
 
@@ -402,6 +421,9 @@ std::vector<GatedCase> gated_test_cases() {
       {.shape = {3, 48, 24, true}, .scale = 0.0},
       {.shape = {2, 1000, 0, false}, .scale = 1e18},
       {.shape = {2, 1000, 500, true}, .scale = 1e18},
+      {.shape = {0, 8, 0, false}, .accumulate = true},
+      {.shape = {65, 127, 0, true}, .accumulate = true},
+      {.shape = {131, 96, 32, false}, .accumulate = true},
   };
 }
 
