@@ -81,7 +81,7 @@ void run_planned(int threads, const Call& call) {
   context.threads = threads;
   context.arena = &plan;
   call(context);
-  Arena arena(std::max<int64_t>(plan.peak_bytes(), kAlignment));
+  Arena arena(std::max<int64_t>(plan.peak_bytes(), kAlignment), Memory{});
   context.arena = &arena;
   call(context);
 }
@@ -97,7 +97,7 @@ class PreparedCall : public Prepared {
     context_.threads = threads;
     context_.arena = &plan;
     call_(*problem_, context_);
-    arena_ = std::make_unique<Arena>(std::max<int64_t>(plan.peak_bytes(), kAlignment));
+    arena_ = std::make_unique<Arena>(std::max<int64_t>(plan.peak_bytes(), kAlignment), Memory{});
     context_.arena = arena_.get();
   }
   void run() override { call_(*problem_, context_); }

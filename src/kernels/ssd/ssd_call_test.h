@@ -191,7 +191,7 @@ template <class T>
 std::vector<std::string> lines_for(const SsdShape& shape) {
   std::vector<std::string> names;
   for (const auto& line : ssd_lines<T>()) {
-    if (line.accepts(Context{}.caps(), shape)) names.emplace_back(line.info.name);
+    if (line.accepts(cpu_caps(), shape)) names.emplace_back(line.info.name);
   }
   return names;
 }

@@ -131,9 +131,7 @@ std::string picked(int64_t batch, int64_t len, int64_t state, Direction directio
   shape.heads = 24;
   shape.head_dim = 64;
   shape.state = state;
-  Caps caps = Context{}.caps();
-  caps.threads = 2;
-  return pick_line("ssd", ssd_lines<T>(), caps, shape, direction).info.name;
+  return pick_line("ssd", ssd_lines<T>(), cpu_caps(), shape, direction).info.name;
 }
 
 TEST(Ssd, DispatchTakesTheRecurrenceForOneTokenAndChunksForMany) {
@@ -152,7 +150,7 @@ TEST(Ssd, DispatchTakesTheRecurrenceForOneTokenAndChunksForMany) {
 void expect_error(const SsdShape& shape, std::vector<int32_t> cu, const std::string& part) {
   SsdForward<float> args;
   args.in.cu_seqlens = cu.empty() ? nullptr : cu.data();
-  Arena arena(64);
+  Arena arena(64, Memory{});
   Context context;
   context.arena = &arena;
   try {
@@ -220,7 +218,7 @@ TEST(Ssd, BackwardNamesWhatIsMissing) {
   const auto expect = [&](const char* part, const auto& spoil) {
     auto args = call.backward();
     spoil(args);
-    Arena arena(64);
+    Arena arena(64, Memory{});
     Context context;
     context.arena = &arena;
     try {
@@ -237,7 +235,7 @@ TEST(Ssd, BackwardNamesWhatIsMissing) {
 
 TEST(Ssd, AStepIsOneTokenNotPacked) {
   Call<float> call(small());
-  Arena arena(64);
+  Arena arena(64, Memory{});
   Context context;
   context.arena = &arena;
   EXPECT_THROW(ssd_step(context, call.shape, call.forward()), Error);
