@@ -81,7 +81,7 @@ void run_planned(int threads, const Call& call) {
   context.threads = threads;
   context.arena = &plan;
   call(context);
-  Arena arena(std::max<int64_t>(plan.peak_bytes(), kAlignment), {});
+  Arena arena(std::max<int64_t>(plan.peak_bytes(), kAlignment), Memory{});
   context.arena = &arena;
   call(context);
 }

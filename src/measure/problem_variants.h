@@ -101,7 +101,7 @@ void append_variants(std::vector<Variant>& variants, const char* family, std::sp
       Variant variant = problem_variant<P>(family, line.info, direction, given);
       variant.shape += suffix;
       variant.cost = given.shape.cost(direction, line.info.dtype);
-      variant.accepted = line.accepts(Context{}.caps, given.shape);
+      variant.accepted = line.accepts(cpu_caps(), given.shape);
       variants.push_back(std::move(variant));
     }
   }

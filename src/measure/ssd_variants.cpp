@@ -266,10 +266,12 @@ void prepare_backward(Problem<T>& problem, int threads, std::string_view line, I
   if (inputs != nullptr) inputs->watch("saved", problem.saved);
 }
 
-// The chunked form rounds what enters its products to the storage type (math.md 4.3).
 template <class T>
-Dtype product_type(const Problem<T>&, std::string_view line) {
-  return form_of(line) == ref::SsdForm::chunked ? dtype_of<T> : dtype_of<accumulate_t<T>>;
+Dtype product_type(const Problem<T>&, std::string_view name) {
+  for (const auto& line : ssd_lines<T>()) {
+    if (name == line.info.name && line.info.rounds_operands) return dtype_of<T>;
+  }
+  return dtype_of<accumulate_t<T>>;
 }
 
 template <class T>
