@@ -87,6 +87,36 @@ TEST(Checkpoint, RoundTripsBitForBit) {
   EXPECT_EQ(folder.files(), 1);
 }
 
+/// The bytes of a file follow from manifest and tensors: these are the ones that the first version
+/// wrote, so its files and those of today open in each other's place.
+TEST(Checkpoint, TheFileHasTheseVeryBytes) {
+  const ScratchFolder folder;
+  std::vector<float> weights(1000);
+  std::vector<double> moments(77);
+  std::vector<Bf16> halves(5);
+  for (size_t i = 0; i < weights.size(); ++i) weights[i] = 0.25f * static_cast<float>(i) - 7;
+  for (size_t i = 0; i < moments.size(); ++i) moments[i] = 1.5 * static_cast<double>(i);
+  for (size_t i = 0; i < halves.size(); ++i) halves[i] = Bf16(static_cast<float>(i));
+  const int64_t counters[2] = {3, -1};
+  const std::vector<TensorSource> tensors = {
+      tensor_source("weights.\"a\"", {10, 100}, weights.data()),
+      tensor_source("moments", {77}, moments.data()), tensor_source("none", {0}, weights.data()),
+      tensor_source("halves", {5, 1}, halves.data()), tensor_source("counters", {2}, counters),
+      tensor_source("scalar", {}, counters)};
+  JsonValue manifest;
+  manifest.set("step", int64_t{12}).set("loss", 1.25).set("best", std::nan(""));
+  const std::vector<std::pair<std::span<const TensorSource>, std::array<int64_t, 2>>> kFiles = {
+      {tensors, {5580, 3563554117}}, {std::span(tensors).first(1), {4300, 3436642955}}, {{}, {140, 1370758229}}};
+  for (const auto& [sources, expected] : kFiles) {
+    save_checkpoint(folder.at("file"), manifest, sources);
+    const std::string file = folder.get("file");
+    ASSERT_EQ(static_cast<int64_t>(file.size()), expected[0]);
+    // Without the end: the checksum over bytes and their own checksum is the same for all bytes.
+    const auto bytes = std::as_bytes(std::span<const char>(file)).first(file.size() - 12);
+    EXPECT_EQ(int64_t{crc32c(bytes)}, expected[1]);
+  }
+}
+
 TEST(Checkpoint, WrongShapesAndNamesAreNamed) {
   const ScratchFolder folder;
   save(folder, 1);
