@@ -17,10 +17,13 @@
 #include "formats/safetensors.h"
 #include "formats/scratch_folder.h"
 
-// Writes go through here (-Wl,--wrap): the one chosen below reaches the disk with a flipped bit.
+// Writes, flushes and reads go through here (-Wl,--wrap): the chosen write reaches the disk with a
+// flipped bit, the disk forgets a bit once it is flushed, and the bytes that are read are counted.
 namespace {
 int64_t corrupt_write = -1;
 int64_t writes_seen = 0;
+int64_t bit_lost_after_flush = -1;
+int64_t bytes_read = 0;
 }  // namespace
 
 extern "C" {
@@ -32,6 +35,26 @@ ssize_t __wrap_pwrite(int descriptor, const void* data, size_t size, off_t offse
   std::string damaged(static_cast<const char*>(data), size);
   damaged[size / 2] = static_cast<char>(damaged[size / 2] ^ 0x10);
   return __real_pwrite(descriptor, damaged.data(), size, offset);
+}
+
+ssize_t __real_pread(int, void*, size_t, off_t);
+ssize_t __wrap_pread(int descriptor, void* data, size_t size, off_t offset) {
+  const ssize_t got = __real_pread(descriptor, data, size, offset);
+  if (got > 0) bytes_read += got;
+  return got;
+}
+
+int __real_fsync(int);
+int __wrap_fsync(int descriptor) {
+  const int result = __real_fsync(descriptor);
+  if (bit_lost_after_flush < 0) return result;
+  const auto at = static_cast<off_t>(bit_lost_after_flush / 8);
+  char byte = 0;
+  if (__real_pread(descriptor, &byte, 1, at) == 1) {
+    byte = static_cast<char>(byte ^ (1 << (bit_lost_after_flush % 8)));
+    EXPECT_EQ(__real_pwrite(descriptor, &byte, 1, at), 1);
+  }
+  return result;
 }
 }
 
@@ -293,6 +316,35 @@ TEST(Checkpoint, AWriteThatTheDiskSpoiltIsNeverCommitted) {
   EXPECT_GE(refused, 8);  // front, header, padding, three tensors with theirs, end
   EXPECT_NE(folder.get(checkpoint_name(1)), before);  // the last save met no fault
   EXPECT_EQ(folder.files(), 1);
+}
+
+TEST(Checkpoint, ABitLostBetweenWritingAndVerifyingIsNoticed) {
+  const ScratchFolder folder;
+  const std::string path = folder.at(checkpoint_name(1));
+  save(folder, 1);
+  const std::string before = folder.get(checkpoint_name(1));
+  const Sample other(2);
+  for (int64_t bit = 0; bit < static_cast<int64_t>(before.size()) * 8; bit += 13) {
+    bit_lost_after_flush = bit;
+    const std::string message =
+        message_of([&] { save_checkpoint(path, other.manifest, other.tensors()); });
+    bit_lost_after_flush = -1;
+    EXPECT_NE(message.find("does not verify when read back"), std::string::npos) << message;
+    EXPECT_EQ(folder.get(checkpoint_name(1)), before);
+  }
+  EXPECT_EQ(folder.files(), 1);
+}
+
+TEST(Checkpoint, EveryByteIsReadOnce) {
+  const ScratchFolder folder;
+  bytes_read = 0;
+  save(folder, 1, 400'000);  // tensors longer than a block of reading
+  const auto size = static_cast<int64_t>(std::filesystem::file_size(folder.at(checkpoint_name(1))));
+  EXPECT_GT(size, 4'800'000);
+  EXPECT_EQ(bytes_read, size);
+  bytes_read = 0;
+  const Checkpoint checkpoint = load_checkpoint(folder.at(checkpoint_name(1)));
+  EXPECT_EQ(bytes_read, size);
 }
 
 TEST(Checkpoint, FindsTheNewestFirst) {
