@@ -123,13 +123,17 @@ TEST(Checkpoint, TheFileHasTheseVeryBytes) {
   const int64_t counters[2] = {3, -1};
   const std::vector<TensorSource> tensors = {
       tensor_source("weights.\"a\"", {10, 100}, weights.data()),
-      tensor_source("moments", {77}, moments.data()), tensor_source("none", {0}, weights.data()),
-      tensor_source("halves", {5, 1}, halves.data()), tensor_source("counters", {2}, counters),
+      tensor_source("moments", {77}, moments.data()),
+      tensor_source("none", {0}, weights.data()),
+      tensor_source("halves", {5, 1}, halves.data()),
+      tensor_source("counters", {2}, counters),
       tensor_source("scalar", {}, counters)};
   JsonValue manifest;
   manifest.set("step", int64_t{12}).set("loss", 1.25).set("best", std::nan(""));
   const std::vector<std::pair<std::span<const TensorSource>, std::array<int64_t, 2>>> kFiles = {
-      {tensors, {5580, 3563554117}}, {std::span(tensors).first(1), {4300, 3436642955}}, {{}, {140, 1370758229}}};
+      {tensors, {5580, 3563554117}},
+      {std::span(tensors).first(1), {4300, 3436642955}},
+      {{}, {140, 1370758229}}};
   for (const auto& [sources, expected] : kFiles) {
     save_checkpoint(folder.at("file"), manifest, sources);
     const std::string file = folder.get("file");
@@ -413,6 +417,17 @@ TEST(Checkpoint, KeepsTheLastTwoAndTheBest) {
   spoil(folder, 40);
   EXPECT_TRUE(keep_checkpoints(folder.path(), 2).empty());
   EXPECT_EQ(steps_in(folder), (Steps{40, 30}));
+}
+
+TEST(Checkpoint, WhatIsKnownToVerifyIsNotReadAgain) {
+  const ScratchFolder folder;
+  for (const int64_t step : {10, 20, 30}) save(folder, step);
+  bytes_read = 0;
+  EXPECT_EQ(keep_checkpoints(folder.path(), 2, {}, std::vector<int64_t>{20, 30}).size(), 1u);
+  EXPECT_EQ(bytes_read, 0);
+  EXPECT_EQ(steps_in(folder), (std::vector<int64_t>{30, 20}));
+  keep_checkpoints(folder.path(), 2, {}, std::vector<int64_t>{30});
+  EXPECT_EQ(bytes_read, static_cast<int64_t>(folder.get(checkpoint_name(20)).size()));
 }
 
 /// Saves one step after the other until it is killed, telling `pipe` as each save begins.
