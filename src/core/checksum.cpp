@@ -38,6 +38,18 @@ constexpr Tables make_tables() {
 
 constexpr Tables kTables = make_tables();
 
+// Polynomials over GF(2) modulo the CRC's, the coefficient of x^0 in the highest bit.
+constexpr uint32_t kOne = uint32_t{1} << 31;
+
+uint32_t polynomial_product(uint32_t a, uint32_t b) {
+  uint32_t sum = 0;
+  for (; a != 0; a <<= 1) {
+    if ((a & kOne) != 0) sum ^= b;
+    b = (b >> 1) ^ ((b & 1u) ? kPolynomial : 0u);  // times x
+  }
+  return sum;
+}
+
 uint64_t load_word(const std::byte* at) {
   uint64_t word;
   std::memcpy(&word, at, sizeof word);
@@ -103,6 +115,17 @@ uint32_t crc32c(std::span<const std::byte> bytes) {
   Crc32c crc;
   crc.update(bytes);
   return crc.value();
+}
+
+// A CRC is a remainder, so n zero bytes behind a block multiply it by x^(8n), and the second block
+// adds its own. What stands before and after the division (all ones) cancels.
+uint32_t crc32c_joined(uint32_t first, uint32_t second, int64_t second_bytes) {
+  uint32_t power = kOne >> 8;  // x^8
+  for (auto n = static_cast<uint64_t>(second_bytes); n != 0; n >>= 1) {
+    if ((n & 1u) != 0) first = polynomial_product(power, first);
+    power = polynomial_product(power, power);
+  }
+  return first ^ second;
 }
 
 }  // namespace adder

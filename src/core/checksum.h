@@ -22,6 +22,10 @@ class Crc32c {
 /// CRC32C of one block.
 uint32_t crc32c(std::span<const std::byte> bytes);
 
+/// CRC32C of two blocks one after the other, from those of the blocks: bytes that are summed in
+/// parts need not be read again for the sum of the whole.
+uint32_t crc32c_joined(uint32_t first, uint32_t second, int64_t second_bytes);
+
 /// The two ways to compute it, for the test that holds one against the other. `state` is the
 /// running register, not the finished value.
 uint32_t crc32c_table(uint32_t state, std::span<const std::byte> bytes);

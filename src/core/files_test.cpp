@@ -210,6 +210,31 @@ TEST(Checksum, DoesNotDependOnTheCut) {
   }
 }
 
+TEST(Checksum, OfTwoBlocksFollowsFromTheirs) {
+  const std::string text = pattern(300);
+  const uint32_t whole = crc32c(bytes_of(text));
+  for (size_t cut = 0; cut <= text.size(); ++cut) {
+    const auto rest = bytes_of(text).subspan(cut);
+    ASSERT_EQ(crc32c_joined(crc32c(bytes_of(text).first(cut)), crc32c(rest),
+                            static_cast<int64_t>(rest.size())),
+              whole)
+        << cut;
+  }
+  // Lengths beyond 32 bits: doubling 2^33 zero bytes is joining them to themselves.
+  uint32_t zeros = crc32c(bytes_of(std::string(1 << 20, '\0')));
+  for (int64_t bytes = 1 << 20; bytes < int64_t{1} << 33; bytes *= 2) {
+    zeros = crc32c_joined(zeros, zeros, bytes);
+  }
+  const uint32_t one_at_a_time = crc32c_joined(crc32c(bytes_of("x")), zeros, int64_t{1} << 33);
+  uint32_t in_quarters = crc32c(bytes_of("x"));
+  uint32_t quarter = crc32c(bytes_of(std::string(1 << 20, '\0')));
+  for (int64_t bytes = 1 << 20; bytes < int64_t{1} << 31; bytes *= 2) {
+    quarter = crc32c_joined(quarter, quarter, bytes);
+  }
+  for (int i = 0; i < 4; ++i) in_quarters = crc32c_joined(in_quarters, quarter, int64_t{1} << 31);
+  EXPECT_EQ(one_at_a_time, in_quarters);
+}
+
 TEST(Checksum, FindsEverySingleBitFlip) {
   std::string text = pattern(2048);
   const uint32_t expected = crc32c(bytes_of(text));

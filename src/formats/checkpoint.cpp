@@ -18,18 +18,44 @@ constexpr int64_t kReadBlock = 1 << 20;
   throw Error({std::move(what), where, std::move(expected), std::move(got)});
 }
 
-uint32_t checksum_of(const MappedFile& file, int64_t begin, int64_t end) {
-  Crc32c crc;
-  std::vector<std::byte> block(static_cast<size_t>(std::min(kReadBlock, end - begin)));
-  for (int64_t at = begin; at < end; at += kReadBlock) {
-    const auto bytes = std::span(block).first(static_cast<size_t>(std::min(kReadBlock, end - at)));
-    file.read(at, bytes);
-    crc.update(bytes);
+/// Reads a file once, from its begin to its end, and sums both its parts and the whole.
+class SummedReader {
+ public:
+  explicit SummedReader(const MappedFile& file)
+      : file_(file), block_(static_cast<size_t>(std::min(kReadBlock, file.size()))) {}
+  /// Of all bytes before the place that is reached.
+  uint32_t whole() const { return whole_; }
+  /// Fills `out` with the next bytes and returns their checksum.
+  uint32_t read(std::span<std::byte> out) {
+    file_.read(at_, out);
+    return reached(crc32c(out), at_ + static_cast<int64_t>(out.size()));
   }
-  return crc.value();
-}
+  /// The checksum of the bytes from here to `end`.
+  uint32_t pass(int64_t end) {
+    Crc32c crc;
+    for (int64_t at = at_; at < end; at += kReadBlock) {
+      const auto bytes =
+          std::span(block_).first(static_cast<size_t>(std::min(kReadBlock, end - at)));
+      file_.read(at, bytes);
+      crc.update(bytes);
+    }
+    return reached(crc.value(), end);
+  }
 
-CheckpointFront read_front(const MappedFile& file) {
+ private:
+  uint32_t reached(uint32_t crc, int64_t at) {
+    whole_ = crc32c_joined(whole_, crc, at - at_);
+    at_ = at;
+    return crc;
+  }
+
+  const MappedFile& file_;
+  std::vector<std::byte> block_;
+  int64_t at_ = 0;
+  uint32_t whole_ = 0;
+};
+
+CheckpointFront read_front(const MappedFile& file, SummedReader& reader) {
   const std::string& path = file.path();
   constexpr int64_t kSmallest = int64_t{sizeof(CheckpointFront)} + kEndBytes;
   if (file.size() < kSmallest) {
@@ -37,7 +63,7 @@ CheckpointFront read_front(const MappedFile& file) {
             std::to_string(file.size()));
   }
   CheckpointFront front{};
-  file.read(0, std::as_writable_bytes(std::span(&front, 1)));
+  reader.read(std::as_writable_bytes(std::span(&front, 1)));
   if (std::string_view(front.magic, 8) != kCheckpointMagic) {
     corrupt(path, "wrong magic at byte 0", std::string(kCheckpointMagic),
             quoted_name({front.magic, 8}));
@@ -125,24 +151,27 @@ std::vector<StoredTensor> read_entries(const JsonValue::Array& entries, const Ma
   return tensors;
 }
 
-void check_tensor(const MappedFile& file, int64_t data_begin, const StoredTensor& tensor) {
+void check_tensor(const std::string& path, int64_t data_begin, const StoredTensor& tensor,
+                  SummedReader& reader) {
   const int64_t begin = data_begin + tensor.info.begin, end = data_begin + tensor.info.end;
-  const int64_t crc = checksum_of(file, begin, end);
+  reader.pass(begin);  // the zeros before it
+  const int64_t crc = reader.pass(end);
   if (crc == tensor.crc) return;
-  corrupt(tensor_where(file.path(), tensor.name),
+  corrupt(tensor_where(path, tensor.name),
           "wrong checksum of bytes " + std::to_string(begin) + " to " + std::to_string(end),
           std::to_string(tensor.crc), std::to_string(crc));
 }
 
-void check_whole(const MappedFile& file) {
+void check_whole(const MappedFile& file, SummedReader& reader) {
   const int64_t end_begin = file.size() - kEndBytes;
+  reader.pass(end_begin);
+  const uint32_t crc = reader.whole();
   CheckpointEnd end{};
-  file.read(end_begin, std::as_writable_bytes(std::span(&end, 1)));
+  reader.read(std::as_writable_bytes(std::span(&end, 1)));
   if (std::string_view(end.magic, 8) != kCheckpointEndMagic) {
     corrupt(file.path(), "wrong magic at byte " + std::to_string(end_begin + 4),
             std::string(kCheckpointEndMagic), quoted_name({end.magic, 8}));
   }
-  const uint32_t crc = checksum_of(file, 0, end_begin);
   if (crc != end.crc) {
     corrupt(file.path(), "wrong checksum of the file", std::to_string(end.crc),
             std::to_string(crc));
@@ -155,10 +184,10 @@ Checkpoint load_checkpoint(const std::string& path) {
   Checkpoint checkpoint;
   checkpoint.file_ = MappedFile(path);
   const MappedFile& file = checkpoint.file_;
-  const CheckpointFront front = read_front(file);
+  SummedReader reader(file);
+  const CheckpointFront front = read_front(file, reader);
   std::string text(front.header_bytes, '\0');
-  file.read(sizeof(CheckpointFront), std::as_writable_bytes(std::span<char>(text)));
-  if (const uint32_t crc = crc32c(std::as_bytes(std::span<const char>(text)));
+  if (const uint32_t crc = reader.read(std::as_writable_bytes(std::span<char>(text)));
       crc != front.header_crc) {
     corrupt(path + ": header", "wrong checksum", std::to_string(front.header_crc),
             std::to_string(crc));
@@ -181,12 +210,12 @@ Checkpoint load_checkpoint(const std::string& path) {
   const std::vector<StoredTensor> tensors =
       read_entries(entries->as_array(), file, checkpoint.data_begin_);
   for (const StoredTensor& tensor : tensors) {
-    check_tensor(file, checkpoint.data_begin_, tensor);
+    check_tensor(path, checkpoint.data_begin_, tensor, reader);
     if (!checkpoint.tensors_.emplace(tensor.name, tensor.info).second) {
       corrupt(tensor_where(path, tensor.name), "duplicate name", {}, {});
     }
   }
-  check_whole(file);
+  check_whole(file, reader);
   return checkpoint;
 }
 

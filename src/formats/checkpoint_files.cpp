@@ -71,12 +71,14 @@ std::vector<CheckpointFile> find_checkpoints(const std::string& directory) {
 }
 
 std::vector<std::string> keep_checkpoints(const std::string& directory, int64_t keep_last,
-                                          std::optional<int64_t> best) {
+                                          std::optional<int64_t> best,
+                                          std::span<const int64_t> verified) {
   remove_stale_temporaries(directory);
   std::vector<std::string> surplus;
   int64_t kept = 0;
   for (const CheckpointFile& file : find_checkpoints(directory)) {
-    if (kept < keep_last && verifies(file)) {
+    const bool known = std::find(verified.begin(), verified.end(), file.step) != verified.end();
+    if (kept < keep_last && (known || verifies(file))) {
       ++kept;
     } else if (best != file.step) {
       surplus.push_back(file.path);

@@ -17,10 +17,13 @@
 #include "formats/safetensors.h"
 #include "formats/scratch_folder.h"
 
-// Writes go through here (-Wl,--wrap): the one chosen below reaches the disk with a flipped bit.
+// Writes, flushes and reads go through here (-Wl,--wrap): the chosen write reaches the disk with a
+// flipped bit, the disk forgets a bit once it is flushed, and the bytes that are read are counted.
 namespace {
 int64_t corrupt_write = -1;
 int64_t writes_seen = 0;
+int64_t bit_lost_after_flush = -1;
+int64_t bytes_read = 0;
 }  // namespace
 
 extern "C" {
@@ -32,6 +35,26 @@ ssize_t __wrap_pwrite(int descriptor, const void* data, size_t size, off_t offse
   std::string damaged(static_cast<const char*>(data), size);
   damaged[size / 2] = static_cast<char>(damaged[size / 2] ^ 0x10);
   return __real_pwrite(descriptor, damaged.data(), size, offset);
+}
+
+ssize_t __real_pread(int, void*, size_t, off_t);
+ssize_t __wrap_pread(int descriptor, void* data, size_t size, off_t offset) {
+  const ssize_t got = __real_pread(descriptor, data, size, offset);
+  if (got > 0) bytes_read += got;
+  return got;
+}
+
+int __real_fsync(int);
+int __wrap_fsync(int descriptor) {
+  const int result = __real_fsync(descriptor);
+  if (bit_lost_after_flush < 0) return result;
+  const auto at = static_cast<off_t>(bit_lost_after_flush / 8);
+  char byte = 0;
+  if (__real_pread(descriptor, &byte, 1, at) == 1) {
+    byte = static_cast<char>(byte ^ (1 << (bit_lost_after_flush % 8)));
+    EXPECT_EQ(__real_pwrite(descriptor, &byte, 1, at), 1);
+  }
+  return result;
 }
 }
 
@@ -85,6 +108,40 @@ TEST(Checkpoint, RoundTripsBitForBit) {
   checkpoint.read_as("adam.m", moments.data(), std::vector<int64_t>{1000});
   EXPECT_EQ(moments, sample.moments);
   EXPECT_EQ(folder.files(), 1);
+}
+
+/// The bytes of a file follow from manifest and tensors: these are the ones that the first version
+/// wrote, so its files and those of today open in each other's place.
+TEST(Checkpoint, TheFileHasTheseVeryBytes) {
+  const ScratchFolder folder;
+  std::vector<float> weights(1000);
+  std::vector<double> moments(77);
+  std::vector<Bf16> halves(5);
+  for (size_t i = 0; i < weights.size(); ++i) weights[i] = 0.25f * static_cast<float>(i) - 7;
+  for (size_t i = 0; i < moments.size(); ++i) moments[i] = 1.5 * static_cast<double>(i);
+  for (size_t i = 0; i < halves.size(); ++i) halves[i] = Bf16(static_cast<float>(i));
+  const int64_t counters[2] = {3, -1};
+  const std::vector<TensorSource> tensors = {
+      tensor_source("weights.\"a\"", {10, 100}, weights.data()),
+      tensor_source("moments", {77}, moments.data()),
+      tensor_source("none", {0}, weights.data()),
+      tensor_source("halves", {5, 1}, halves.data()),
+      tensor_source("counters", {2}, counters),
+      tensor_source("scalar", {}, counters)};
+  JsonValue manifest;
+  manifest.set("step", int64_t{12}).set("loss", 1.25).set("best", std::nan(""));
+  const std::vector<std::pair<std::span<const TensorSource>, std::array<int64_t, 2>>> kFiles = {
+      {tensors, {5580, 3563554117}},
+      {std::span(tensors).first(1), {4300, 3436642955}},
+      {{}, {140, 1370758229}}};
+  for (const auto& [sources, expected] : kFiles) {
+    save_checkpoint(folder.at("file"), manifest, sources);
+    const std::string file = folder.get("file");
+    ASSERT_EQ(static_cast<int64_t>(file.size()), expected[0]);
+    // Without the end: the checksum over bytes and their own checksum is the same for all bytes.
+    const auto bytes = std::as_bytes(std::span<const char>(file)).first(file.size() - 12);
+    EXPECT_EQ(int64_t{crc32c(bytes)}, expected[1]);
+  }
 }
 
 TEST(Checkpoint, WrongShapesAndNamesAreNamed) {
@@ -265,6 +322,35 @@ TEST(Checkpoint, AWriteThatTheDiskSpoiltIsNeverCommitted) {
   EXPECT_EQ(folder.files(), 1);
 }
 
+TEST(Checkpoint, ABitLostBetweenWritingAndVerifyingIsNoticed) {
+  const ScratchFolder folder;
+  const std::string path = folder.at(checkpoint_name(1));
+  save(folder, 1);
+  const std::string before = folder.get(checkpoint_name(1));
+  const Sample other(2);
+  for (int64_t bit = 0; bit < static_cast<int64_t>(before.size()) * 8; bit += 13) {
+    bit_lost_after_flush = bit;
+    const std::string message =
+        message_of([&] { save_checkpoint(path, other.manifest, other.tensors()); });
+    bit_lost_after_flush = -1;
+    EXPECT_NE(message.find("does not verify when read back"), std::string::npos) << message;
+    EXPECT_EQ(folder.get(checkpoint_name(1)), before);
+  }
+  EXPECT_EQ(folder.files(), 1);
+}
+
+TEST(Checkpoint, EveryByteIsReadOnce) {
+  const ScratchFolder folder;
+  bytes_read = 0;
+  save(folder, 1, 400'000);  // tensors longer than a block of reading
+  const auto size = static_cast<int64_t>(std::filesystem::file_size(folder.at(checkpoint_name(1))));
+  EXPECT_GT(size, 4'800'000);
+  EXPECT_EQ(bytes_read, size);
+  bytes_read = 0;
+  const Checkpoint checkpoint = load_checkpoint(folder.at(checkpoint_name(1)));
+  EXPECT_EQ(bytes_read, size);
+}
+
 TEST(Checkpoint, FindsTheNewestFirst) {
   const ScratchFolder folder;
   EXPECT_TRUE(find_checkpoints(folder.at("none")).empty());
@@ -331,6 +417,17 @@ TEST(Checkpoint, KeepsTheLastTwoAndTheBest) {
   spoil(folder, 40);
   EXPECT_TRUE(keep_checkpoints(folder.path(), 2).empty());
   EXPECT_EQ(steps_in(folder), (Steps{40, 30}));
+}
+
+TEST(Checkpoint, WhatIsKnownToVerifyIsNotReadAgain) {
+  const ScratchFolder folder;
+  for (const int64_t step : {10, 20, 30}) save(folder, step);
+  bytes_read = 0;
+  EXPECT_EQ(keep_checkpoints(folder.path(), 2, {}, std::vector<int64_t>{20, 30}).size(), 1u);
+  EXPECT_EQ(bytes_read, 0);
+  EXPECT_EQ(steps_in(folder), (std::vector<int64_t>{30, 20}));
+  keep_checkpoints(folder.path(), 2, {}, std::vector<int64_t>{30});
+  EXPECT_EQ(bytes_read, static_cast<int64_t>(folder.get(checkpoint_name(20)).size()));
 }
 
 /// Saves one step after the other until it is killed, telling `pipe` as each save begins.

@@ -16,7 +16,7 @@ std::span<const std::byte> text_bytes(std::string_view text) {
   return std::as_bytes(std::span<const char>(text));
 }
 
-JsonValue::Object tensor_entry(const TensorSource& tensor, int64_t offset) {
+JsonValue::Object tensor_entry(const TensorSource& tensor, int64_t offset, uint32_t crc) {
   JsonValue shape = JsonValue::array();
   for (const int64_t size : tensor.shape) shape.push(size);
   JsonValue::Object entry;
@@ -25,16 +25,19 @@ JsonValue::Object tensor_entry(const TensorSource& tensor, int64_t offset) {
   entry.push_back({"shape", std::move(shape)});
   entry.push_back({"offset", offset});
   entry.push_back({"bytes", static_cast<int64_t>(tensor.bytes.size())});
-  entry.push_back({"crc32c", int64_t{crc32c(tensor.bytes)}});
+  entry.push_back({"crc32c", int64_t{crc}});
   return entry;
 }
 
-std::string header_text(const JsonValue& manifest, std::span<const TensorSource> tensors) {
+// The header stands before the tensors and its length depends on the digits of their checksums, so
+// these are computed before anything is written; no byte of a tensor is summed a second time.
+std::string header_text(const JsonValue& manifest, std::span<const TensorSource> tensors,
+                        std::span<const uint32_t> sums) {
   JsonValue::Array entries;
   int64_t offset = 0;
-  for (const TensorSource& tensor : tensors) {
-    entries.push_back(tensor_entry(tensor, offset));
-    offset = checkpoint_aligned(offset + static_cast<int64_t>(tensor.bytes.size()));
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    entries.push_back(tensor_entry(tensors[i], offset, sums[i]));
+    offset = checkpoint_aligned(offset + static_cast<int64_t>(tensors[i].bytes.size()));
   }
   JsonValue::Object header;
   header.push_back({"manifest", manifest});
@@ -42,12 +45,14 @@ std::string header_text(const JsonValue& manifest, std::span<const TensorSource>
   return write_json(std::move(header), {0, JsonNonFinite::tagged});
 }
 
-/// Writes through the checksum of the whole file.
+/// Keeps the checksum of the whole file while its parts are written.
 class SummedFile {
  public:
   explicit SummedFile(AtomicFile& file) : file_(file) {}
-  void write(std::span<const std::byte> bytes) {
-    crc_.update(bytes);
+  void write(std::span<const std::byte> bytes) { write(bytes, crc32c(bytes)); }
+  /// The same for bytes whose checksum is known.
+  void write(std::span<const std::byte> bytes, uint32_t crc) {
+    sum_ = crc32c_joined(sum_, crc, static_cast<int64_t>(bytes.size()));
     file_.write(bytes);
   }
   /// Zeros to the next place where a tensor may begin.
@@ -58,18 +63,18 @@ class SummedFile {
   }
   void end() {
     CheckpointEnd end{};
-    end.crc = crc_.value();
+    end.crc = sum_;
     std::memcpy(end.magic, kCheckpointEndMagic.data(), sizeof end.magic);
     file_.write(std::as_bytes(std::span(&end, 1)));
   }
 
  private:
   AtomicFile& file_;
-  Crc32c crc_;
+  uint32_t sum_ = 0;
 };
 
-void write_parts(SummedFile& file, const std::string& header,
-                 std::span<const TensorSource> tensors) {
+void write_parts(SummedFile& file, const std::string& header, std::span<const TensorSource> tensors,
+                 std::span<const uint32_t> sums) {
   int64_t end =
       checkpoint_aligned(int64_t{sizeof(CheckpointFront)} + static_cast<int64_t>(header.size()));
   for (const TensorSource& tensor : tensors) {
@@ -82,10 +87,10 @@ void write_parts(SummedFile& file, const std::string& header,
   front.header_bytes = header.size();
   front.file_bytes = static_cast<uint64_t>(end + int64_t{sizeof(CheckpointEnd)});
   file.write(std::as_bytes(std::span(&front, 1)));
-  file.write(text_bytes(header));
+  file.write(text_bytes(header), front.header_crc);
   file.pad();
-  for (const TensorSource& tensor : tensors) {
-    file.write(tensor.bytes);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    file.write(tensors[i].bytes, sums[i]);
     file.pad();
   }
   file.end();
@@ -116,10 +121,12 @@ void drop_cached_pages(const std::string& path) {
 void save_checkpoint(const std::string& path, const JsonValue& manifest,
                      std::span<const TensorSource> tensors) {
   check_sources(tensors, path);
-  const std::string header = header_text(manifest, tensors);
+  std::vector<uint32_t> sums;
+  for (const TensorSource& tensor : tensors) sums.push_back(crc32c(tensor.bytes));
+  const std::string header = header_text(manifest, tensors, sums);
   AtomicFile file(path);
   SummedFile summed(file);
-  write_parts(summed, header, tensors);
+  write_parts(summed, header, tensors, sums);
   file.sync();
   drop_cached_pages(file.temporary_path());
   try {

@@ -49,7 +49,7 @@ void AppendLog::append(std::string_view data) {
   }
 }
 
-void AppendLog::sync() {
+void AppendLog::sync() const {
   if (descriptor_ >= 0 && ::fsync(descriptor_) != 0) fail("cannot flush");
 }
 

@@ -8,7 +8,9 @@
 namespace adder {
 
 /// Each append is one write(2), so a killed process leaves whole appends. Errors name the path and
-/// the system's reason. Not thread-safe.
+/// the system's reason. Not thread-safe but for sync(), which may run on another thread while this
+/// one appends: it touches nothing that append() changes, and flushes at least what was appended
+/// before it began.
 class AppendLog {
  public:
   AppendLog() = default;
@@ -22,8 +24,9 @@ class AppendLog {
   const std::string& path() const { return path_; }
   int64_t bytes() const { return bytes_; }
   void append(std::string_view data);
-  /// Flushes to the device.
-  void sync();
+  /// Flushes to the device. A flush that fails is final: the system may have dropped the bytes, and
+  /// would call the next one a success.
+  void sync() const;
 
  private:
   [[noreturn]] void fail(const char* what) const;
