@@ -2,9 +2,25 @@
 
 add_library(adder_options INTERFACE)
 target_compile_options(adder_options INTERFACE
-  -Wall -Wextra -Wconversion -Wshadow -Wno-sign-conversion
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wconversion;-Wshadow;-Wno-sign-conversion>"
   # Only the multiply-adds that the source asks for: the same bits from every compiler.
-  -ffp-contract=off)
+  $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
+if(ADDER_CUDA_FOUND)
+  # -Xcompiler reaches the host's compiler alone; nvcc's front end, which reads device code, has warnings
+  # of its own. Device code keeps nvcc's --fmad=true: the fused operation is the only one at the full
+  # rate, it rounds once instead of twice, and one compiler makes all device code, so that no second
+  # one could contract in another way. Lines that promise the bits of another device name their
+  # products and sums (__fmul_rn, __fadd_rn).
+  target_compile_options(adder_options INTERFACE
+    "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wconversion,-Wshadow,-Wno-sign-conversion>"
+    "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-ffp-contract=off>"
+    # constexpr functions of core may be called on the device.
+    $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>
+    # A kernel on the default stream would run outside of the context's order.
+    $<$<COMPILE_LANGUAGE:CUDA>:-Wdefault-stream-launch>
+    # Source lines for profilers and compute-sanitizer; the code stays the same.
+    $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo>)
+endif()
 target_include_directories(adder_options INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
 if(ADDER_SANITIZE)
   string(REPLACE ";" "," _sanitize "${ADDER_SANITIZE}")
@@ -18,7 +34,8 @@ if(ADDER_FUZZ)
   target_link_options(adder_options INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
-# What is linked after adder_options: by SIMD rooms; by tests, variants and the command line.
+# Both are linked after adder_options: the first by SIMD rooms, the second by tests, variants and the
+# command line.
 add_library(adder_simd_options INTERFACE)
 add_library(adder_lean_options INTERFACE)
 
@@ -65,9 +82,21 @@ function(adder_shared_sources out)
   set(${out} ${sources} PARENT_SCOPE)
 endfunction()
 
-# adder_room(NAME x SOURCES a.cpp... [ROOMS core ...] [LIBS hwy::hwy ...])
+# The sources after CUDA are compiled only with CUDA; all others of the target see ADDER_CUDA as 1 or 0.
+function(adder_cuda_sources target)
+  if(ARGN)
+    target_compile_definitions(${target} PRIVATE ADDER_CUDA=$<BOOL:${ADDER_CUDA_FOUND}>)
+    if(ADDER_CUDA_FOUND)
+      target_sources(${target} PRIVATE ${ARGN})
+      # The static runtime: a program starts on machines that have no toolkit.
+      target_link_libraries(${target} PRIVATE CUDA::cudart_static)
+    endif()
+  endif()
+endfunction()
+
+# adder_room(NAME x SOURCES a.cpp... [CUDA a.cu...] [ROOMS core ...] [LIBS hwy::hwy ...])
 function(adder_room)
-  cmake_parse_arguments(R "" "NAME" "SOURCES;ROOMS;LIBS" ${ARGN})
+  cmake_parse_arguments(R "" "NAME" "SOURCES;CUDA;ROOMS;LIBS" ${ARGN})
   adder_shared_sources(sources ${R_SOURCES})
   add_library(adder_${R_NAME} STATIC ${sources})
   target_link_libraries(adder_${R_NAME} PRIVATE adder_options)
@@ -75,6 +104,7 @@ function(adder_room)
     target_link_libraries(adder_${R_NAME} PUBLIC adder_${room})
   endforeach()
   target_link_libraries(adder_${R_NAME} PRIVATE ${R_LIBS})
+  adder_cuda_sources(adder_${R_NAME} ${R_CUDA})
   if("hwy::hwy" IN_LIST R_LIBS)
     target_link_libraries(adder_${R_NAME} PRIVATE adder_simd_options)
   elseif("CLI11::CLI11" IN_LIST R_LIBS)
@@ -87,12 +117,12 @@ endfunction()
 
 # The tests that the thread sanitizer runs: those with the label `threads`.
 add_custom_target(threads_tests)
-# adder_test(NAME x_test SOURCES x_test.cpp... [ROOMS ...] [LIBS ...] [LABELS ...] [TIMEOUT s])
+# adder_test(NAME x_test SOURCES x_test.cpp... [CUDA x_test.cu...] [ROOMS ...] [LIBS ...] [LABELS ...] [TIMEOUT s])
 function(adder_test)
   if(NOT ADDER_TESTS)
     return()
   endif()
-  cmake_parse_arguments(R "" "NAME;TIMEOUT" "SOURCES;ROOMS;LIBS;LABELS" ${ARGN})
+  cmake_parse_arguments(R "" "NAME;TIMEOUT" "SOURCES;CUDA;ROOMS;LIBS;LABELS" ${ARGN})
   adder_shared_sources(sources ${R_SOURCES})
   add_executable(${R_NAME} ${sources})
   target_link_libraries(${R_NAME} PRIVATE
@@ -100,8 +130,9 @@ function(adder_test)
   foreach(room IN LISTS R_ROOMS)
     target_link_libraries(${R_NAME} PRIVATE adder_${room})
   endforeach()
+  adder_cuda_sources(${R_NAME} ${R_CUDA})
   # A test's own source is compiled more often than it runs.
-  target_compile_options(${R_NAME} PRIVATE $<$<CONFIG:Release>:-O1>)
+  target_compile_options(${R_NAME} PRIVATE $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>)
   target_compile_definitions(${R_NAME} PRIVATE ADDER_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   if(NOT R_TIMEOUT)
     set(R_TIMEOUT 300)
@@ -109,7 +140,7 @@ function(adder_test)
   if(ADDER_SANITIZE)
     math(EXPR R_TIMEOUT "4 * ${R_TIMEOUT}")
   endif()
-  # Those that may take longest start first.
+  # ctest starts the tests that may take longest first.
   set(_properties TIMEOUT ${R_TIMEOUT} COST ${R_TIMEOUT})
   if(R_LABELS)
     list(APPEND _properties LABELS "${R_LABELS}")
