@@ -1,5 +1,5 @@
-# CUDA is optional. ADDER_CUDA=AUTO (the default) takes it where a toolkit is found, OFF leaves it out,
-# ON fails without one. Sets ADDER_CUDA_FOUND, which the rest of the build reads.
+# CUDA is optional. ADDER_CUDA=AUTO (the default) takes it where a toolkit is found, OFF leaves it
+# out, ON fails without one. Sets ADDER_CUDA_FOUND, which the rest of the build reads.
 set(ADDER_CUDA AUTO CACHE STRING "Build the CUDA lines: AUTO (where there is a toolkit), ON or OFF")
 set_property(CACHE ADDER_CUDA PROPERTY STRINGS AUTO ON OFF)
 # 80: A100, and by its PTX everything newer. 90a: H100 and H200, whose matrix units and block copies
@@ -17,8 +17,8 @@ endfunction()
 
 # A macro, since enable_language works only outside of functions.
 macro(adder_find_cuda)
-  # check_language looks where CUDACXX says, and /usr/local/cuda/bin is often not in PATH. It asks no
-  # second time once it failed, though a toolkit may have been installed since.
+  # check_language looks where CUDACXX says, and /usr/local/cuda/bin is often not in PATH. It asks
+  # no second time once it failed, though a toolkit may have been installed since.
   if(NOT CMAKE_CUDA_COMPILER)
     unset(CMAKE_CUDA_COMPILER CACHE)
     find_program(ADDER_NVCC nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATHS /usr/local/cuda

@@ -24,7 +24,7 @@ CPP = {".h", ".hpp", ".cpp", ".cc", ".cu", ".cuh"}
 OTHERS = {".py", ".sh"}
 SHEBANGS = {"run", "test", ".ci/run"}  # scripts without a suffix
 
-# What hides braces: comments, raw strings, strings, characters (but not 1'000), preprocessor lines.
+# Text that hides braces: comments, raw strings, strings, characters (but not 1'000), preprocessor lines.
 HIDDEN = re.compile(
     r'//[^\n]*|/\*.*?\*/|R"(?P<tag>[^(\s]*)\(.*?\)(?P=tag)"|"(?:\\.|[^"\\\n])*"'
     r"|(?<![0-9a-fA-F])'(?:\\.|[^'\\\n])+'|^[ \t]*#(?:[^\n]*\\\n)*[^\n]*",
@@ -32,7 +32,7 @@ HIDDEN = re.compile(
 )
 CONTAINER = re.compile(r"(?:(?:typedef|static|const|constexpr|inline)\s+)*"
                        r"(?:(?:namespace|class|struct|union|enum)\b|extern\s*$)")
-# What may stand between the last parenthesis of a function's head and its body.
+# The words that may stand between the last parenthesis of a function's head and its body.
 TAIL = re.compile(r"(?:\s|const\b|noexcept\b|override\b|final\b|try\b|&|[A-Z_][A-Z0-9_]*\b|->.*"
                   r"|requires\b.*|.*\}$)*", re.S)
 TEMPLATE = re.compile(r"\btemplate\s*<(?:[^<>]|<(?:[^<>]|<[^<>]*>)*>)*>")

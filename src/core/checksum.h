@@ -22,10 +22,10 @@ class Crc32c {
 /// CRC32C of one block.
 uint32_t crc32c(std::span<const std::byte> bytes);
 
-/// The two ways to compute it, for the test that holds one against the other. `state` is the
+/// The same by the table, for the test that holds the two ways against each other. `state` is the
 /// running register, not the finished value.
 uint32_t crc32c_table(uint32_t state, std::span<const std::byte> bytes);
-/// The same by CRC instructions; falls back to the table where the CPU has none.
+/// The same by CRC instructions, or by the table where the CPU has none.
 uint32_t crc32c_hardware(uint32_t state, std::span<const std::byte> bytes);
 bool crc32c_has_hardware();
 

@@ -1,17 +1,17 @@
-// The GPUs of this machine, for code that is compiled with and without CUDA: how many there are, what
-// they can do, and a context on one of them. Without CUDA in the build there are none. Thread-safe.
+// The GPUs of this machine: their number, their capabilities, and a context on one of them. This
+// header is for code that is compiled with and without CUDA; in a build without it there are
+// no GPUs. Thread-safe.
 #pragma once
 
 #include "core/context.h"
 
 namespace adder {
 
-/// How many GPUs a context can be had on; 0 without CUDA in the build, without a driver that works, or
-/// without a GPU.
+/// The number of GPUs; 0 without CUDA in the build, without a working driver, or without a GPU.
 int cuda_device_count();
 
-/// The architecture, processors, shared memory and bandwidth of one GPU. Throws Error that says what is
-/// missing: CUDA in the build, a driver, a GPU, this number.
+/// The capabilities of one GPU. Throws an Error that says which part is missing: CUDA in the build,
+/// a driver, a GPU, or a GPU of this number.
 Caps cuda_caps(int ordinal);
 
 /// A context on one GPU: makes it the calling thread's current device and, the first time, CUDA the

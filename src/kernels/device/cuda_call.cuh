@@ -6,8 +6,8 @@
 namespace adder {
 
 /// Throws Error unless `code` is success: "device 'cuda:0': cudaMemcpyAsync failed:
-/// cudaErrorInvalidValue (invalid argument)". `call` is the call as it was written; only its name is
-/// shown.
+/// cudaErrorInvalidValue (invalid argument)". `call` is the call as it was written; the message
+/// shows its name.
 void check_cuda(cudaError_t code, const char* call);
 
 }  // namespace adder

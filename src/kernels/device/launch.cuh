@@ -24,9 +24,9 @@ inline unsigned blocks_for(int64_t count, int64_t per_block) {
   return static_cast<unsigned>(blocks);
 }
 
-/// Enqueues kernel<<<grid>>>(arguments) on the stream of `exec`. An empty grid is nothing to do. Throws
-/// Error, which names `name`, when the launch is refused; a fault of the kernel itself shows at
-/// the next synchronize().
+/// Enqueues kernel<<<grid>>>(arguments) on the stream of `exec`; an empty grid is nothing to do.
+/// Throws an Error that shows `name` when the launch is refused. A fault inside of the kernel is
+/// reported by the next synchronize().
 template <class... Parameters>
 void launch(const char* name, void (*kernel)(Parameters...), const Grid& grid, const Exec& exec,
             const std::type_identity_t<Parameters>&... arguments) {
