@@ -98,6 +98,11 @@ template <class T>
 constexpr LineInfo cpu_line(const char* name, int exact_class) {
   return {name, Device::cpu, dtype_of<T>, exact_class};
 }
+/// The LineInfo of a CUDA line for storage type T.
+template <class T>
+constexpr LineInfo cuda_line(const char* name, int exact_class) {
+  return {name, Device::cuda, dtype_of<T>, exact_class};
+}
 /// For families of one line, or of lines that take every shape.
 template <class Shape>
 bool accepts_all(const Caps&, const Shape&) {
