@@ -1,4 +1,4 @@
-# Every third-party library, found here and nowhere else; docs/decisions.md gives the reason for each.
+# All third-party libraries but CUDA are found here; docs/decisions.md gives the reason for each.
 find_program(ADDER_CCACHE ccache)
 if(ADDER_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${ADDER_CCACHE})
@@ -7,7 +7,8 @@ endif()
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(Threads REQUIRED)
 find_package(hwy REQUIRED)
-# Debian's dnnl package config asks for OpenCL, which the CPU engine does not use: find the two files.
+# Debian's dnnl package config asks for OpenCL, which the CPU engine does not use; header and
+# library are found directly.
 find_path(ADDER_DNNL_INCLUDE dnnl.hpp REQUIRED)
 find_library(ADDER_DNNL_LIBRARY dnnl REQUIRED)
 add_library(adder_onednn INTERFACE)

@@ -1,6 +1,6 @@
-# The library libadder.so, the examples, and what `cmake --install` puts where:
+# The library libadder.so, the examples, and the installation: `cmake --install` writes
 #   include/adder/*.h, lib/libadder.so, lib/cmake/adder/adderConfig.cmake, bin/adder
-# A consumer writes find_package(adder) and links adder::adder; every third-party library is private.
+# A consumer writes find_package(adder) and links adder::adder; no third-party library is seen.
 if(NOT TARGET adder_api)
   return()
 endif()

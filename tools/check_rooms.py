@@ -5,7 +5,9 @@
   tools/check_rooms.py --self-test    plant forbidden edges in a copy: each must be found
 
 Checked: every #include of a room, the ROOMS of every CMakeLists.txt (allowed, and equal to what the
-room includes), every folder that holds sources is a room, no two rooms include each other.
+room includes), every folder that holds sources is a room, no two rooms include each other. Sources
+that need the CUDA toolkit (*.cu, and those that include its headers or a *.cuh) stand behind the
+word CUDA in CMakeLists.txt.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from pathlib import Path
 SOURCES = {".h", ".hpp", ".cpp", ".cc", ".cu", ".cuh"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 CMAKE_CALL = re.compile(r"\b(adder_room|adder_test)\s*\(([^)]*)\)", re.S)
-CMAKE_WORDS = {"NAME", "SOURCES", "ROOMS", "LIBS", "LABELS", "TIMEOUT", "ENV"}
+CMAKE_WORDS = {"NAME", "SOURCES", "CUDA", "ROOMS", "LIBS", "LABELS", "TIMEOUT", "ENV"}
 
 
 class Rooms:
@@ -33,11 +35,13 @@ class Rooms:
         self.rooms = table["rooms"]
         self.everywhere = set(table["everywhere"])
         self.tests = set(table["tests"])
+        self.groups = table.get("groups", {})
         self.third_party = table.get("third_party", {})
-        groups = table.get("groups", {})
+        self.cuda_headers = tuple(table["cuda"]["headers"])
+        self.cuda_rooms = self.spelled_out(table["cuda"]["rooms"])
         self.includes = {}
         for name, room in self.rooms.items():
-            allowed = {one for entry in room["includes"] for one in groups.get(entry, [entry])}
+            allowed = self.spelled_out(room["includes"])
             for one in sorted(allowed):
                 self.check_entry(name, one)
             free = set() if room.get("alone") else self.everywhere
@@ -46,6 +50,9 @@ class Rooms:
         self.prefixes = {
             room["folder"].split("/", 1)[1] + "/": name for name, room in self.rooms.items()
         }
+
+    def spelled_out(self, entries):
+        return {one for entry in entries for one in self.groups.get(entry, [entry])}
 
     def check_entry(self, name, one):
         if one not in self.rooms:
@@ -68,6 +75,9 @@ class Rooms:
         known = [p for p in self.prefixes if path.startswith(p)]
         return self.prefixes[max(known, key=len)] if known else None
 
+    def needs_toolkit(self, target, header):
+        return header.endswith(".cuh") or (target is None and header.startswith(self.cuda_headers))
+
 
 def is_test(path):
     return path.stem.endswith("_test")
@@ -81,6 +91,7 @@ def source_files(root):
 def check_includes(rooms):
     """Reports forbidden includes; returns {room: {included room: "file:line"}} without tests."""
     edges = {name: {} for name in rooms.rooms}
+    cuda_only = cuda_sources(rooms.root)
     for path in source_files(rooms.root):
         shown = path.relative_to(rooms.root).as_posix()
         folder = path.parent.relative_to(rooms.root).as_posix()
@@ -94,6 +105,12 @@ def check_includes(rooms):
             if not match:
                 continue
             target = rooms.of_include(match[2], folder, match[1] == '"')
+            if rooms.needs_toolkit(target, match[2]):
+                if name not in rooms.cuda_rooms:
+                    rooms.find(shown, number, f"room {name} may not include {match[2]} of CUDA")
+                elif path.suffix != ".cuh" and path.resolve() not in cuda_only:
+                    rooms.find(shown, number, f"{match[2]} needs the CUDA toolkit, but {path.name} "
+                                              "is not behind CUDA in CMakeLists.txt")
             if target is None:
                 check_third_party(rooms, name, path, f"{shown}:{number}", match[2])
             elif target != name:
@@ -102,6 +119,16 @@ def check_includes(rooms):
                 if not is_test(path):
                     edges[name].setdefault(target, f"{shown}:{number}")
     return edges
+
+
+def cuda_sources(root):
+    """The files that CMake compiles only with CUDA."""
+    return {
+        (path.parent / one).resolve()
+        for path in (root / "src").rglob("CMakeLists.txt")
+        for _, _, words in cmake_calls(path.read_text())
+        for one in words.get("CUDA", [])
+    }
 
 
 def check_third_party(rooms, name, path, where, header):
@@ -158,6 +185,11 @@ def check_cmake(rooms, edges):
             rooms.find(shown, line, f"{name} includes {one} ({where}) but does not link it")
         for one in sorted(links - included):
             rooms.find(shown, line, f"{name} links {one} but includes nothing of it")
+    compiled = cuda_sources(rooms.root)
+    for path in sorted((rooms.root / "src").rglob("*.cu")):
+        if path.resolve() not in compiled:
+            shown = path.relative_to(rooms.root).as_posix()
+            rooms.find(shown, 0, "is not behind CUDA in CMakeLists.txt")
     for name in edges:
         has_code = any((rooms.root / rooms.rooms[name]["folder"]).glob("*.cpp"))
         if has_code and name not in linked:
@@ -185,7 +217,12 @@ HOUSE = {
     "src/core/CMakeLists.txt": "adder_room(NAME core SOURCES error.cpp)\n",
     "src/kernels/s6/s6.cpp": '#include "core/error.h"\n',
     "src/kernels/s6/s6_test.cpp": '#include <gtest/gtest.h>\n#include "measure/compare.h"\n',
-    "src/kernels/s6/CMakeLists.txt": "adder_room(NAME s6 SOURCES s6.cpp ROOMS core)\n"
+    "src/kernels/device/launch.cuh": '#include <cuda_runtime.h>\n#include "core/error.h"\n',
+    "src/kernels/device/backend.cpp": '#include "kernels/device/launch.cuh"\n',
+    "src/kernels/device/CMakeLists.txt": "adder_room(NAME device CUDA backend.cpp ROOMS core)\n",
+    "src/kernels/s6/s6.cu": '#include <cub/cub.cuh>\n#include "kernels/device/launch.cuh"\n',
+    "src/kernels/s6/CMakeLists.txt": "adder_room(NAME s6\n SOURCES s6.cpp CUDA s6.cu\n"
+    " ROOMS core device)\n"
     "adder_test(NAME s6_test SOURCES s6_test.cpp ROOMS s6 measure)\n",
 }
 BUGS = [
@@ -200,6 +237,12 @@ BUGS = [
     ("src/core/CMakeLists.txt", "adder_room(NAME core\n ROOMS s6)\n", "core may not link s6"),
     ("src/kernels/s6/CMakeLists.txt", "adder_room(NAME s6 SOURCES s6.cpp)\n", "does not link it"),
     ("src/kernels/s6/s6.cpp", "\n", "links core but includes nothing"),
+    ("src/kernels/s6/s6.cu", "\n", "links device but includes nothing"),
+    ("src/core/gpu.cuh", "#include <cuda_fp16.h>\n", "core may not include cuda_fp16.h of CUDA"),
+    ("src/kernels/s6/s6.cpp", '#include "core/a.h"\n#include <cub/cub.cuh>\n', "not behind CUDA"),
+    ("src/kernels/s6/s6.h", '#include "kernels/device/launch.cuh"\n', "not behind CUDA"),
+    ("src/kernels/s6/more.cu", "\n", "more.cu: is not behind CUDA"),
+    ("src/kernels/device/up.cuh", '#include "kernels/s6/s6.h"\n', "device may not include"),
     ("src/text/bytes.cpp", "\n", "no adder_room()"),
 ]
 

@@ -31,7 +31,7 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# How this machine reaches its mirror: the same sources, and apt's settings for fetching.
+# The root fetches packages as this machine does: from the same sources, with apt's own settings.
 mapfile -t sources < <(find /etc/apt/sources.list /etc/apt/sources.list.d \
   -name '*.list' -size +0 -o -name '*.sources' -size +0 2>/dev/null | sort)
 apt-config dump --format '%F "%v";%n' |

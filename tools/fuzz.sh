@@ -8,11 +8,11 @@ seconds=${1:-5}
 tools/build.sh fuzz fuzz_targets
 bin=build/fuzz/bin
 findings=build/fuzz/findings
-corpus=build/fuzz/corpus # what earlier runs found interesting stays
+corpus=build/fuzz/corpus # inputs that earlier runs found interesting stay
 mkdir -p "$findings" "$corpus"/{safetensors,json,model_config,token_shard,checkpoint,canary}
 export UBSAN_OPTIONS=print_stacktrace=1
 
-# seed TARGET PREFIX FILE...: each file behind the byte that tells the target how to take it.
+# seed TARGET PREFIX FILE...: writes each file after the byte that tells the target how to take it.
 seed() {
   local target=$1 prefix=$2 file
   shift 2
@@ -25,7 +25,7 @@ mapfile -t tensors < <(find tests/golden -name '*.safetensors' -size -64k)
 seed json '' "${configs[@]}"
 seed model_config '' "${configs[@]}"
 seed safetensors '\x01' "${tensors[@]}"
-# A safetensors header is JSON, as a checkpoint's is; shards start from the magic alone.
+# The headers of checkpoints are JSON; shards start from the magic alone.
 printf '\x01{"tensors":{},"values":{}}' >"$corpus/checkpoint/seed_header"
 printf '\x01ADDRTOK1' >"$corpus/token_shard/seed_magic"
 

@@ -38,7 +38,7 @@ void add() { for (int i = 0; i < 10000; ++i) sum += i; }
 int main() { std::thread other(add); add(); other.join(); return sum == 1; }
 CPP
 
-# As core/thread_team does it: values handed over by an atomic that the other side waits for.
+# Values are handed over by an atomic that the other side waits for, as in core/thread_team.
 "${tsan[@]}" -x c++ - -o "$dir/clean" <<'CPP'
 #include <atomic>
 #include <thread>

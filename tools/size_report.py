@@ -24,7 +24,7 @@ CPP = {".h", ".hpp", ".cpp", ".cc", ".cu", ".cuh"}
 OTHERS = {".py", ".sh"}
 SHEBANGS = {"run", "test", ".ci/run"}  # scripts without a suffix
 
-# What hides braces: comments, raw strings, strings, characters (but not 1'000), preprocessor lines.
+# Text that hides braces: comments, raw strings, strings, characters (but not 1'000), preprocessor lines.
 HIDDEN = re.compile(
     r'//[^\n]*|/\*.*?\*/|R"(?P<tag>[^(\s]*)\(.*?\)(?P=tag)"|"(?:\\.|[^"\\\n])*"'
     r"|(?<![0-9a-fA-F])'(?:\\.|[^'\\\n])+'|^[ \t]*#(?:[^\n]*\\\n)*[^\n]*",
@@ -32,10 +32,12 @@ HIDDEN = re.compile(
 )
 CONTAINER = re.compile(r"(?:(?:typedef|static|const|constexpr|inline)\s+)*"
                        r"(?:(?:namespace|class|struct|union|enum)\b|extern\s*$)")
-# What may stand between the last parenthesis of a function's head and its body.
+# The words that may stand between the last parenthesis of a function's head and its body.
 TAIL = re.compile(r"(?:\s|const\b|noexcept\b|override\b|final\b|try\b|&|[A-Z_][A-Z0-9_]*\b|->.*"
                   r"|requires\b.*|.*\}$)*", re.S)
 TEMPLATE = re.compile(r"\btemplate\s*<(?:[^<>]|<(?:[^<>]|<[^<>]*>)*>)*>")
+ATTRIBUTE = re.compile(r"\b(?:__launch_bounds__|__cluster_dims__|__attribute__)\s*"
+                       r"\((?:[^()]|\([^()]*\))*\)")
 ACCESS = re.compile(r"\b(?:public|private|protected)\s*:(?!:)")
 
 
@@ -108,7 +110,7 @@ def functions_of(path, text):
 def make_function(path, code, begin, end):
     header = ACCESS.sub(lambda m: " " * len(m[0]), code[begin:end])
     begin += len(header) - len(header.lstrip())
-    signature = TEMPLATE.sub(" ", header.split("{")[0])
+    signature = ATTRIBUTE.sub(" ", TEMPLATE.sub(" ", header.split("{")[0]))
     name = re.search(r"([\w:~]+|operator[^\w\s(]+)\s*\(", signature)
     first = code.count("\n", 0, begin) + 1
     last = code.count("\n", 0, end) + 1
@@ -191,7 +193,9 @@ BREACHES = {
     + body(FUNCTION_CEILING - 1) + "  }\n};\n}\n",
     "src/a/template.h": "template <class T, int N = (3)>\nauto g(T t = {}) -> int {\n"
     + body(FUNCTION_CEILING - 2) + "}\n",
-    "src/a/kernel.cu": "__global__ void k(int x) {\n" + body(KERNEL_CEILING - 1) + "}\n",
+    "src/a/kernel.cu": "__global__ void __launch_bounds__(f(256)) k(int x) {\n"
+    + body(KERNEL_CEILING - 1) + "}\n",
+    "src/a/host.cu": "void f(int x) {\n" + body(FUNCTION_CEILING - 1) + "}\n",
     "src/a/c.cpp": "extern \"C\" int c(void) {\n" + body(FUNCTION_CEILING - 1) + "}\n",
     "src/a/case_test.cpp": "TEST(A, B) {\n" + body(FUNCTION_CEILING - 1) + "}\n",
 }
@@ -219,7 +223,7 @@ def self_test():
         with tempfile.TemporaryDirectory() as folder:
             write_all(Path(folder), CLEAN | {name: text})
             breaches = Report(Path(folder)).breaches
-            if len(breaches) != 1 or not breaches[0].startswith(name):
+            if len(breaches) != 1 or not breaches[0].startswith(name) or "bounds" in breaches[0]:
                 sys.exit(f"self-test: planted {name}, got {breaches}")
     with tempfile.TemporaryDirectory() as folder:
         write_all(Path(folder), CLEAN)

@@ -18,7 +18,7 @@
 namespace adder {
 namespace {
 
-/// Where a symbolic link leads, so that replacing the file leaves the link in place.
+/// The end of a symbolic link, so that replacing the file leaves the link in place.
 std::string follow_link(const std::string& path) {
   struct stat status{};
   if (::lstat(path.c_str(), &status) != 0 || !S_ISLNK(status.st_mode)) return path;
@@ -68,7 +68,7 @@ bool is_unlocked(const std::string& path) {
   return unlocked;
 }
 
-/// Zero, or errno. Not repeated after any failure but an interruption of open.
+/// Returns zero or errno. Only an interrupted open is repeated, no other failure.
 int sync_directory(const std::string& directory) {
   int descriptor = -1;
   do {
@@ -121,8 +121,8 @@ void AtomicFile::write_fully(std::span<const std::byte> bytes, int64_t offset) {
     const ssize_t count = ::pwrite(descriptor_, bytes.data(), bytes.size(), offset);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) fail("cannot write", errno);
-    // POSIX allows no progress without an error; a device that is full then says so on the retry,
-    // but one that never does must not hang us.
+    // POSIX allows a write that makes no progress and reports no error. A full device says so on
+    // the retry, but a device that never does would hang us.
     if (count == 0) fail("cannot write", ENOSPC);
     bytes = bytes.subspan(static_cast<size_t>(count));
     offset += count;

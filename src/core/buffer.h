@@ -1,4 +1,4 @@
-// Owning memory and the arena.
+// Buffers, which own memory, and arenas, which hand it out.
 #pragma once
 
 #include <cstddef>
@@ -55,10 +55,10 @@ class Buffer {
   Memory memory_;
 };
 
-/// A stack of aligned blocks. Planned before it is allocated: a default-constructed arena has no
-/// memory and only measures (its pointers are distinct, aligned and must not be dereferenced); run
-/// the same code over it, read peak_bytes(), then run it again over Arena(peak, memory): what
-/// core/workspace.h does. Not thread-safe.
+/// A stack of aligned blocks. Its size is planned before it is allocated: a default-constructed
+/// arena has no memory and only measures; its pointers are distinct and aligned, and must not be
+/// dereferenced. The caller runs its code over such an arena, reads peak_bytes(), and runs the same
+/// code again over Arena(peak, memory). core/workspace.h does so. Not thread-safe.
 class Arena {
  public:
   Arena() = default;
@@ -69,7 +69,7 @@ class Arena {
   int64_t peak_bytes() const { return peak_; }
   int64_t capacity() const { return buffer_.bytes(); }
 
-  /// `count` elements, uninitialised. Running past the plan is our own bug.
+  /// `count` elements, uninitialised. Taking more than was planned is our own bug.
   template <class T>
   T* take(int64_t count) {
     const int64_t begin = used_;

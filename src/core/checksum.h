@@ -26,10 +26,10 @@ uint32_t crc32c(std::span<const std::byte> bytes);
 /// parts need not be read again for the sum of the whole.
 uint32_t crc32c_joined(uint32_t first, uint32_t second, int64_t second_bytes);
 
-/// The two ways to compute it, for the test that holds one against the other. `state` is the
+/// CRC32C by the table, for the test that holds the two ways against each other. `state` is the
 /// running register, not the finished value.
 uint32_t crc32c_table(uint32_t state, std::span<const std::byte> bytes);
-/// The same by CRC instructions; falls back to the table where the CPU has none.
+/// The same by CRC instructions, or by the table where the CPU has none.
 uint32_t crc32c_hardware(uint32_t state, std::span<const std::byte> bytes);
 bool crc32c_has_hardware();
 

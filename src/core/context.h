@@ -1,5 +1,5 @@
-// Where work runs: the device and what it can do, its stream, the number of threads and the scratch
-// memory.
+// The context of a call: the device and its capabilities, the stream, the number of threads and the
+// scratch memory.
 #pragma once
 
 #include <cstdint>
@@ -8,33 +8,34 @@
 
 namespace adder {
 
-/// What a table line may ask about the device when it decides whether it accepts a shape. Found once
-/// for a context, never changed by it. Threads are not part of it: lines differ in their last bits,
-/// and a result may not depend on how many threads computed it.
+/// The capabilities of a device, which a table line reads when it decides whether it accepts a
+/// shape. They are found once for a context and stay as they are. The number of threads is not
+/// among them: lines differ in their last bits, and no result may depend on how many threads
+/// computed it.
 struct Caps {
   Device device = Device::cpu;
-  int ordinal = 0;  // which device of that type
+  int ordinal = 0;  // its number among the devices of that type
   // CPU.
   int vector_bytes = 16;  // widest Highway target in use: 64 AVX-512, 32 AVX2, 16 NEON or scalar
   bool avx512_bf16 = false;
   bool avx512_vnni = false;
   bool amx_bf16 = false;
   // GPU.
-  int architecture = 0;               // 10 major + minor: 80, 90
+  int architecture = 0;               // 10 major + minor: 80 (A100), 90 (H100)
   int processors = 0;                 // streaming multiprocessors
-  int64_t shared_bytes = 0;           // of one block, opted in
-  int64_t memory_bandwidth_mb_s = 0;  // by the driver's figures
+  int64_t shared_bytes = 0;           // that one block can opt in to
+  int64_t memory_bandwidth_mb_s = 0;  // computed from the driver's clock and bus width
 };
 
-/// Those of the CPU, for the SIMD target in use.
+/// The capabilities of the CPU with the SIMD target in use.
 Caps cpu_caps();
 
 /// The caller's side of every kernel call. Not shared between threads. The arena must hold the
-/// scratch of the kernels that run (a measuring arena sizes it; core/workspace.h does both).
+/// scratch of the kernels that run: core/workspace.h measures how much that is and allocates it.
 struct Context {
   Caps caps = cpu_caps();
   void* stream = nullptr;  // cudaStream_t on CUDA
-  int threads = 1;         // of the CPU
+  int threads = 1;         // CPU threads that a CPU line may use
   Arena* arena = nullptr;
 
   Memory memory(MemoryKind kind) const { return {kind, caps.device, caps.ordinal}; }
@@ -43,26 +44,27 @@ struct Context {
   bool planning() const { return arena != nullptr && arena->measuring(); }
 };
 
-/// `count` elements from one kind of memory to another. Not waited for: see DeviceBackend::copy.
+/// Copies `count` elements from one kind of memory to another, without waiting: neither array may
+/// be touched by the host before the stream was synchronized (DeviceBackend::copy).
 template <class T>
 void copy_elements(const Context& context, T* to, const T* from, int64_t count) {
   if (context.planning() || count == 0) return;
   context.backend().copy(context.stream, to, from, count * static_cast<int64_t>(sizeof(T)));
 }
-/// Zeros, not waited for.
+/// Sets `count` elements to zero, without waiting.
 template <class T>
 void zero_elements(const Context& context, T* to, int64_t count) {
   if (context.planning() || count == 0) return;
   context.backend().fill(context.stream, to, 0, count * static_cast<int64_t>(sizeof(T)));
 }
-/// As copy_elements, to host memory that may be read at once.
+/// Copies to host memory and waits, so that `to` may be read at once.
 template <class T>
 void fetch_elements(const Context& context, T* to, const T* from, int64_t count) {
   copy_elements(context, to, from, count);
   if (!context.planning()) context.backend().synchronize(context.stream);
 }
 
-/// What a kernel gets: no allocation, no environment, no printing inside.
+/// The part of the context that a kernel sees. It has nothing to allocate from but its scratch.
 struct Exec {
   void* stream = nullptr;
   int threads = 1;
@@ -77,7 +79,7 @@ struct Exec {
   }
 };
 
-/// Cores that this process may use.
+/// The number of cores that this process may use.
 int available_threads();
 
 }  // namespace adder

@@ -24,7 +24,7 @@ class CpuBackend final : public DeviceBackend {
     const auto rounded = static_cast<size_t>((bytes + unit - 1) / unit * unit);
     auto* data = static_cast<std::byte*>(std::aligned_alloc(static_cast<size_t>(unit), rounded));
 #ifdef MADV_HUGEPAGE
-    // A hint: without huge pages everything works as before.
+    // This is a hint: without huge pages everything works, only slower.
     if (data != nullptr && unit == kHugePage) madvise(data, rounded, MADV_HUGEPAGE);
 #endif
     return data;

@@ -1,6 +1,6 @@
-// Devices, the kinds of memory that they have, and what a device can do besides running table lines:
-// give memory, fill it, copy it, tell the time. Nobody above the kernels dereferences memory of kind
-// `device`: its contents pass through copies.
+// Devices and their kinds of memory. Besides running table lines, a device gives memory, fills it,
+// copies it and tells the time. Only table lines and copies may touch memory of kind `device`; all
+// other code sees its contents by way of copies.
 #pragma once
 
 #include <cstddef>
@@ -15,25 +15,26 @@ enum class Device : uint8_t { cpu, cuda };
 std::string_view device_name(Device device);
 
 /// host: ordinary memory. pinned: host memory that the device copies from and to without a detour.
-/// device: memory that table lines work on; on the CPU it lies in the same RAM.
+/// device: the memory that table lines work on; on the CPU it lies in the same RAM.
 enum class MemoryKind : uint8_t { host, pinned, device };
 
 struct Memory {
   MemoryKind kind = MemoryKind::host;
   Device device = Device::cpu;
-  int ordinal = 0;  // which of several devices of one type
+  int ordinal = 0;  // its number among the devices of one type
 };
 
-/// One type of device. Calls on a stream (null: the default one; the CPU has no other) run in order;
-/// only synchronize() waits for them. Thread-safe.
+/// One type of device. Calls on one stream run in order, and only synchronize() waits for them. A
+/// null stream is the default one, the only one that the CPU has. Thread-safe.
 class DeviceBackend {
  public:
   virtual ~DeviceBackend() = default;
-  /// Aligned to kAlignment, uninitialised; null when there is no more.
+  /// Memory aligned to kAlignment, uninitialised; null when there is no more.
   virtual std::byte* allocate(int64_t bytes, const Memory& memory) = 0;
   virtual void release(std::byte* data, int64_t bytes, const Memory& memory) = 0;
   virtual void fill(void* stream, void* to, int byte, int64_t bytes) = 0;
-  /// Between any two kinds of memory. The host may not touch `from` or `to` before synchronize().
+  /// Copies between any two kinds of memory. The host may not touch `from` or `to` before
+  /// synchronize().
   virtual void copy(void* stream, void* to, const void* from, int64_t bytes) = 0;
   virtual void synchronize(void* stream) = 0;
   /// Marks a point in the work of a stream; wait() lets the host wait for it and takes the mark back.
@@ -42,7 +43,7 @@ class DeviceBackend {
   virtual void wait(void* /*mark*/) {}
   /// Microseconds that `work` takes by the clock of the device.
   virtual double elapsed_us(void* stream, const std::function<void()>& work) = 0;
-  /// Around every table line: memory of kind `device` may be touched between the two.
+  /// Called before and after every table line: memory of kind `device` may be touched between them.
   virtual void begin_line() {}
   virtual void end_line() {}
 };

@@ -1,6 +1,6 @@
-// What the doors of kernel families check, said in the same words by all of them: sizes, strides and
-// presence. A door never reads the contents of an array, which may lie on a device; what the numbers
-// in an array must be is checked once, where they enter (core/contents.h).
+// The checks that the doors of all kernel families share: sizes, strides and presence, refused in
+// the same words. A door never reads the contents of an array, which may lie on a device; contents
+// are checked once, where they enter the engine (core/contents.h).
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace adder {
 
-/// The checks of one family: every failure is an Error "bad shape" at "<family>: <field>".
+/// The checks of one family. Every failure is an Error: "<family>: <field>: bad shape: ...".
 class Door {
  public:
   explicit constexpr Door(const char* family) : family_(family) {}
@@ -43,7 +43,7 @@ class Door {
   }
   /// Rows of `width` elements, `stride` apart, do not overlap.
   void row_stride(const char* field, int64_t stride, int64_t rows, int64_t width) const;
-  /// The arrays of a packed call: batch 1 and cu_seqlens present.
+  /// A packed call has cu_seqlens.
   template <class Shape, class Inputs>
   void sequence_arrays(const Shape& shape, const Inputs& in) const {
     if (shape.packed()) given("cu_seqlens", in.cu_seqlens != nullptr);
@@ -68,14 +68,15 @@ void see(Layout& layout, const TokenView<T>& view) {
 }
 }  // namespace door_detail
 
-/// How the views of a call lie; absent ones do not count.
+/// The layout of the views of a call; absent views do not count.
 template <class... Views>
 Layout layout_of(const Views&... views) {
   Layout layout;
   (door_detail::see(layout, views), ...);
   return layout;
 }
-/// The same with what a sequence kernel's inputs say about order and slots.
+/// The layout of a sequence kernel's call, whose inputs also tell whether there are an order and
+/// slots.
 template <class Inputs, class... Views>
 Layout sequence_layout(const Inputs& in, const Views&... views) {
   Layout layout = layout_of(views...);

@@ -99,7 +99,7 @@ struct DtypeOf<uint8_t> {
 template <class T>
 inline constexpr Dtype dtype_of = DtypeOf<T>::value;
 
-/// The type of states, statistics, sums and parameters that stay in full precision beside
+/// The type of states, statistics, sums and parameters, which stay in full precision beside
 /// storage type T (math.md 0.2): float for f32, bf16 and f16; double for f64.
 template <class T>
 using accumulate_t = typename DtypeOf<T>::Accumulate;

@@ -33,7 +33,7 @@ struct Operation {
   std::string bytes;
 };
 
-/// What the wrapped calls do: the `fail_at`-th call of those in `calls` (from 0) fails.
+/// The plan of the wrapped calls: the `fail_at`-th call (from 0) of those in `calls` fails.
 struct Faults {
   std::string calls;  // one letter each: o pen, w rite, s ync, r ename, c hmod, m map, R ead
   int64_t fail_at = -1;
@@ -455,10 +455,10 @@ TEST_F(Files, TidiesUpAfterKilledProcesses) {
   EXPECT_EQ(remove_stale_temporaries(at("none")), 0);
 }
 
-/// A model of what a power loss may leave (reliability.md B2): writes since the last fsync of the
-/// file may each be lost, or torn at 512 bytes; a rename since the last fsync of the directory may
-/// be lost. Returns how many of the states of `operations` are bad: the target is neither old nor
-/// new, or not new although the save was reported as done.
+/// A model of the states that a power loss may leave (reliability.md B2): writes since the last
+/// fsync of the file may each be lost, or torn at 512 bytes; a rename since the last fsync of the
+/// directory may be lost. Returns how many of the states of `operations` are bad: the target is
+/// neither old nor new, or not new although the save was reported as done.
 struct CrashStates {
   int64_t states = 0;
   int64_t bad = 0;
@@ -539,7 +539,7 @@ TEST_F(Files, NoPowerLossLeavesAMixture) {
   const CrashStates states = crash_states(plan.recorded, text);
   EXPECT_GT(states.states, 300);
   EXPECT_EQ(states.bad, 0);
-  // The model is worth something only if it sees what a missing step costs.
+  // The model is worth something only if it finds the harm that a missing step does.
   using Kind = Operation::Kind;
   EXPECT_GT(crash_states(without(plan.recorded, Kind::sync_file), text).bad, 0);
   EXPECT_GT(crash_states(without(plan.recorded, Kind::sync_directory), text).bad, 0);

@@ -15,15 +15,15 @@ namespace adder {
 enum class Direction : uint8_t { forward, backward, step };
 std::string_view direction_name(Direction direction);
 
-/// Work of one call, for the roofline: what the shape needs, whatever the line does.
+/// The work of one call, for the roofline: the least that the shape asks for, whichever line runs.
 struct Cost {
   double flops = 0;         // adds and multiplies
   double exps = 0;          // exponentials (and other transcendental calls)
   double bytes = 0;         // compulsory reads and writes of arguments
-  int64_t saved_bytes = 0;  // what forward keeps for backward
+  int64_t saved_bytes = 0;  // that forward keeps for backward
 };
 
-/// What every line has, whatever its family: read by tests, bench and `adder info kernels`.
+/// The properties that lines of all families have. Tests, bench and `adder info kernels` read them.
 struct LineInfo {
   const char* name;  // the algorithm, in field terms: "sequential", "chunked", "onednn"
   Device device = Device::cpu;
@@ -37,8 +37,8 @@ struct LineInfo {
   bool rounds_operands = false;
 };
 
-/// How the arrays of a call lie, as far as a line may care. The door finds it from the views: the
-/// same while memory is planned as when the call runs.
+/// The properties of a call's arrays that a line may depend on. The door finds them from the views;
+/// they are the same while memory is planned as when the call runs.
 struct Layout {
   bool unit_stride = true;  // every channel stride is 1
   bool rows16 = true;       // every row begins at a multiple of 16 bytes
@@ -76,7 +76,8 @@ struct OneWay {
   void call(const Shape& shape, const Args& args, Exec exec) const { forward(shape, args, exec); }
 };
 
-/// Threads that predictions assume, whatever the context has: a choice may not depend on it.
+/// The number of threads that predictions assume. They do not ask the context for its own, since
+/// the choice of a line, and with it the bits of a result, may not depend on it.
 inline constexpr int kPredictedThreads = 2;
 
 /// One line. Run is TwoWay or OneWay.
@@ -97,6 +98,11 @@ template <class T>
 constexpr LineInfo cpu_line(const char* name, int exact_class) {
   return {name, Device::cpu, dtype_of<T>, exact_class};
 }
+/// The LineInfo of a CUDA line for storage type T.
+template <class T>
+constexpr LineInfo cuda_line(const char* name, int exact_class) {
+  return {name, Device::cuda, dtype_of<T>, exact_class};
+}
 /// For families of one line, or of lines that take every shape.
 template <class Shape>
 bool accepts_all(const Caps&, const Shape&) {
@@ -107,7 +113,7 @@ int64_t no_scratch(const Caps&, const Shape&, Direction) {
   return 0;
 }
 
-/// How the caller restricts the choice.
+/// The caller's restrictions of the choice.
 struct Choice {
   std::string_view name;  // run this line only (empty: any)
   int exact_class = 0;    // run lines of this class only (0: any)
@@ -158,7 +164,7 @@ class LineWindow {
   DeviceBackend& backend_;
 };
 
-/// What a door does once its checks are done: picks a line and runs it over scratch from the
+/// The rest of every door, once its checks are done: picks a line and runs it over scratch from the
 /// context's arena. A measuring arena only records the need.
 template <class L, class Shape, class Args>
 void run_line(Context& context, std::string_view family, std::span<const L> lines,

@@ -1,6 +1,6 @@
-// A file opened for reading: mapped for zero-copy views, and read by pread for what is copied out.
-// A mapping whose file shrinks raises SIGBUS when a lost page is touched; a pread gives an Error
-// instead (reliability.md A7). So everything that copies goes through read(), and bytes() is for
+// A file opened for reading: mapped for views without a copy, and read by pread where bytes are
+// copied out. A mapping whose file shrinks raises SIGBUS when a lost page is touched; a pread gives
+// an Error instead (reliability.md A7). So all code that copies calls read(), and bytes() is for
 // callers that own the file.
 #pragma once
 

@@ -178,7 +178,7 @@ HWY_INLINE V<D> exp_word(D d, V<D> x) {
   x = hn::IfThenElse(hn::Lt(x, lowest), lowest, x);
   const auto log2e = hn::Set(d, static_cast<C>(1.4426950408889634));
   const auto scaled = hn::Mul(x, log2e);
-  // Rounding x log2(e) would cost |x| ulp: what it lost is put back to first order.
+  // Rounding x log2(e) would cost |x| ulp: the lost part is put back to first order.
   const auto lost = hn::MulSub(x, log2e, scaled);
   constexpr C kLog2eTail =
       sizeof(C) == 4 ? static_cast<C>(1.92596299112662e-8) : static_cast<C>(2.0355273740931032e-17);

@@ -1,4 +1,4 @@
-// Which Highway target runs, and how tests force each of them.
+// The Highway target that runs; tests can force each of them.
 #pragma once
 
 #include <cstdint>

@@ -33,9 +33,11 @@ thread_local bool inside = false;
 // Grows in the child of a fork, where the members of older teams do not exist.
 std::atomic<uint32_t> forks{0};
 
-/// Waits until `value` differs from `old`; asleep after kSpin, or at once. Whoever changes it calls
-/// wake() after that. The pairs (change, look at `asleep`) and (set `asleep`, look at the
-/// value) have one total order, so that one of both sees the other.
+/// Waits until `value` differs from `old`; sleeps after kSpin, or at once. A thread that changes
+/// the value calls wake() afterwards. The waiter sets `asleep` and then reads the value; the other
+/// thread changes the value and then reads `asleep`. All four are sequentially consistent, so at
+/// least one of the reads sees the other thread's write: the waiter does not fall asleep, or it is
+/// woken.
 void await_change(const std::atomic<uint32_t>& value, uint32_t old, std::atomic<bool>& asleep,
                   bool spins) {
   if (spins) {
@@ -87,7 +89,8 @@ class Team {
     std::atomic<bool> asleep{false};
     std::thread thread;
   };
-  // The items that a worker does first, in order; who has no more takes from the others'.
+  // The items that a worker does first, in order. A worker that has none left takes from other
+  // shares.
   struct alignas(kCacheLine) Share {
     std::atomic<int64_t> next{0};
     int64_t end = 0;
@@ -110,11 +113,11 @@ class Team {
   std::vector<Share> shares_;
   std::exception_ptr exception_;
 
-  // Members inside, and kClosed where no more may enter.
+  // The number of members inside, plus kClosed while no more may enter.
   alignas(kCacheLine) std::atomic<uint32_t> gate_{kClosed};
   std::atomic<bool> caller_asleep_{false};
   std::atomic<bool> spins_{false};
-  std::atomic<bool> failed_{false};  // who sets it writes exception_
+  std::atomic<bool> failed_{false};  // the thread that sets it writes exception_
   std::atomic<bool> stops_{false};
   std::vector<std::unique_ptr<Member>> members_;
   const int cores_ = available_threads();
@@ -126,7 +129,7 @@ Team::~Team() {
   for (const auto& member : members_) member->thread.join();
 }
 
-// As many as the system allows; the region is complete with fewer.
+// Starts as many members as the system allows; fewer can complete a region too.
 void Team::grow(int members) {
   const SignalsBlocked blocked;
   members_.reserve(static_cast<size_t>(members));
@@ -230,7 +233,8 @@ void Team::run(int threads, const TeamRegion& region) {
   if (failed_.load()) std::rethrow_exception(std::exchange(exception_, nullptr));
 }
 
-/// What a fork made useless, still reachable: leaked on purpose.
+/// The team that a fork made useless. It is leaked on purpose, and stays reachable so that leak
+/// checkers do not report it.
 std::atomic<const Team*> left_behind{nullptr};
 
 /// The team of one thread. A fork leaves it without members in the child: it is given up there, not

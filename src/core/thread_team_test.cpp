@@ -45,7 +45,7 @@ TEST(ThreadTeam, EveryItemRunsOnce) {
 }
 
 // Thousands of short regions whose thread count changes: members that wake late find the region
-// closed, or another one that does not want them. Now and then an item takes long enough for
+// closed, or another one that has no room for them. Now and then an item takes long enough for
 // members to come in.
 TEST(ThreadTeam, ShortRegionsFollowOneAnother) {
   for (int region = 0; region < 20000; ++region) {

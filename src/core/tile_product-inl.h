@@ -24,7 +24,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE {
 
-/// Which k a row i of `a` has: those of a triangle stop (lower) or begin (upper) at the diagonal.
+/// The k that a row i of `a` has: in a triangle they stop (lower) or begin (upper) at the diagonal.
 /// Rows are handled in blocks, so that up to kTileRows - 1 entries past the diagonal are read: they
 /// must hold zeros.
 enum class Reach : uint8_t { full, lower, upper };
@@ -117,7 +117,7 @@ HWY_INLINE void tile_block(const TileProduct<C>& p, int64_t i, int64_t j) {
   }
 }
 
-/// Rows [i, rows) of the column block at j, in register blocks; what is left in smaller ones.
+/// Rows [i, rows) of the column block at j, in register blocks; the last rows in smaller ones.
 template <int kWords, class C>
 void tile_columns(const TileProduct<C>& p, int64_t j) {
   constexpr int kRows = static_cast<int>(tile_rows(kWords));

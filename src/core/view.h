@@ -14,19 +14,23 @@ struct TokenView {
   int64_t token_stride = 0;
   int64_t channel_stride = 1;
 
-  explicit operator bool() const { return data != nullptr; }
-  T* row(int64_t b, int64_t t) const { return data + b * batch_stride + t * token_stride; }
-  T& at(int64_t b, int64_t t, int64_t c) const { return row(b, t)[c * channel_stride]; }
+  constexpr explicit operator bool() const { return data != nullptr; }
+  constexpr T* row(int64_t b, int64_t t) const {
+    return data + b * batch_stride + t * token_stride;
+  }
+  constexpr T& at(int64_t b, int64_t t, int64_t c) const { return row(b, t)[c * channel_stride]; }
   /// The same tokens, channels from `first` on.
-  TokenView slice(int64_t first) const {
+  constexpr TokenView slice(int64_t first) const {
     return {data + first * channel_stride, batch_stride, token_stride, channel_stride};
   }
-  operator TokenView<const T>() const { return {data, batch_stride, token_stride, channel_stride}; }
+  constexpr operator TokenView<const T>() const {
+    return {data, batch_stride, token_stride, channel_stride};
+  }
 };
 
 /// A dense (batch, len, channels) tensor.
 template <class T>
-TokenView<T> dense_view(T* data, int64_t len, int64_t channels) {
+constexpr TokenView<T> dense_view(T* data, int64_t len, int64_t channels) {
   return {data, len * channels, channels, 1};
 }
 

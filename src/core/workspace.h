@@ -1,4 +1,5 @@
-// A context with the memory that its calls need: plans a call, then runs it.
+// A workspace: a context together with the memory that its calls need. It plans a call, then runs
+// it.
 #pragma once
 
 #include <algorithm>
@@ -15,11 +16,11 @@ namespace adder {
 /// skipped. Not thread-safe.
 class Workspace {
  public:
-  /// What a plan depends on; calls of one key have the same shapes.
+  /// The sizes that a plan depends on; calls of one key have the same shapes.
   using Key = std::array<int64_t, 4>;
 
   explicit Workspace(const Context& context) : context_(context) { context_.arena = &arena_; }
-  /// The CPU on so many threads.
+  /// A workspace of the CPU that runs on so many threads.
   explicit Workspace(int threads) : Workspace(Context{.threads = threads}) {}
   Workspace(const Workspace&) = delete;  // the context points into it
   Workspace& operator=(const Workspace&) = delete;
@@ -27,6 +28,7 @@ class Workspace {
   const Context& context() const { return context_; }
   int64_t capacity() const { return arena_.capacity(); }
 
+  /// The bytes that `call` needs.
   template <class Call>
   int64_t plan(const Call& call) const {
     Arena measuring;
@@ -40,12 +42,13 @@ class Workspace {
   void reserve(const Call& call) {
     grow(plan(call));
   }
+  /// Plans `call`, makes sure of the memory, runs it.
   template <class Call>
   void run(const Call& call) {
     reserve(call);
     execute(call);
   }
-  /// The same, planned only when the key is new.
+  /// Does the same, but plans only when the key is new.
   template <class Call>
   void run(const Key& key, const Call& call) {
     if (!planned_.contains(key)) {

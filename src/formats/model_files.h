@@ -38,7 +38,7 @@ class ModelFiles {
   std::vector<std::string> names() const;
   /// The name under which the file stores `name` (an alias of the embedding, or itself).
   std::string stored_name(std::string_view name) const;
-  /// What was ignored, one line each, for the user.
+  /// Things that were ignored, one line each, for the user.
   const std::vector<std::string>& notes() const { return notes_; }
 
   /// Reads a tensor as T. Throws Error naming the tensor and both shapes when the stored shape is

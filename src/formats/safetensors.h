@@ -20,9 +20,8 @@ inline constexpr int64_t kSafetensorsMetadataLimit = 65'536;  // entries of __me
 
 /// A safetensors file, checked whole when it is opened: header limit, JSON, UTF-8, duplicate keys,
 /// dtypes, products, offsets that tile the data. Errors name file, tensor, expected and got.
-/// Opening
-/// takes at most 2x the file's size + 16 MiB of heap whatever the file says. Immutable afterwards:
-/// const members may be used from several threads.
+/// Opening takes at most 2x the file's size + 16 MiB of heap, whatever the file says. The object is
+/// immutable afterwards: const members may be used from several threads.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);

@@ -20,7 +20,7 @@ constexpr std::array<std::string_view, 13> kRefused = {
     "F8_E5M2FNUZ", "U16",     "U32",     "U64",     "C64",     "C128"};
 constexpr const char* kAcceptedText = "F64, F32, BF16, F16, I64, I32, I16, I8, U8 or BOOL";
 
-/// Where the next event belongs.
+/// The place in the header to which the next event belongs.
 enum class Place : uint8_t { start, top, metadata, tensor, shape, offsets, end };
 enum class Field : uint8_t { none, dtype, shape, offsets };
 

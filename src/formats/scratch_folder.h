@@ -74,8 +74,8 @@ class MemoryFile {
   int descriptor_;
 };
 
-/// What the Error says that `call` throws; empty when it throws none. Other exceptions pass: they
-/// are no answer to bad input.
+/// The message of the Error that `call` throws; empty when it throws none. Other exceptions pass
+/// through: they are no answer to bad input.
 template <class Call>
 std::string message_of(Call&& call) {
   try {

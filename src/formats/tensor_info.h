@@ -1,5 +1,5 @@
-// What every tensor container shares: a tensor's description, and reading stored elements as
-// another type.
+// The parts that all tensor containers share: the description of a tensor, and reading stored
+// elements as another type.
 #pragma once
 
 #include <cstddef>
@@ -52,10 +52,9 @@ std::string_view stored_dtype_name(Dtype type);
 bool tensor_bytes(std::span<const int64_t> shape, Dtype dtype, int64_t* bytes);
 
 /// Converts `count` stored elements (any alignment) to T. Floating T takes F64 (rounded to
-/// nearest),
-/// F32, BF16 and F16; integer T takes I64, I32, I16, I8, U8. Anything else, and an integer outside
-/// T, is an Error that begins with `where`. Instantiated for double, float, Bf16, F16, int64_t and
-/// int32_t.
+/// nearest), F32, BF16 and F16; integer T takes I64, I32, I16, I8, U8. Anything else, and an
+/// integer outside T, is an Error that begins with `where`. Instantiated for double, float, Bf16,
+/// F16, int64_t and int32_t.
 template <class T>
 void convert_elements(Dtype from, const std::byte* source, int64_t count, T* out,
                       std::string_view where);

@@ -1,7 +1,7 @@
 // Turns a stream of bytes into a stream of valid UTF-8: a character split between two pieces is
-// held
-// back until it is whole, and only bytes that can be part of no character become U+FFFD, one for
-// each maximal invalid prefix (Unicode 15, section 3.9, "U+FFFD substitution of maximal subparts").
+// held back until it is whole, and only bytes that can be part of no character become U+FFFD, one
+// for each maximal invalid prefix (Unicode 15, section 3.9, "U+FFFD substitution of maximal
+// subparts").
 #pragma once
 
 #include <string>
@@ -14,7 +14,7 @@ class Utf8Assembler {
  public:
   /// The whole characters that are complete after `bytes`.
   std::string push(std::string_view bytes);
-  /// What is left: U+FFFD if a character was cut off at the end, else nothing. Starts anew.
+  /// Ends the stream: returns U+FFFD if a character was cut off, else nothing. Starts anew.
   std::string finish();
   bool pending() const { return !held_.empty(); }
 
@@ -22,7 +22,7 @@ class Utf8Assembler {
   std::string held_;  // a proper prefix of one character, at most 3 bytes
 };
 
-/// All of it at once.
+/// Does the same for a whole text at once.
 std::string valid_utf8(std::string_view bytes);
 
 }  // namespace adder
