@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 
@@ -94,6 +95,15 @@ class CudaBackend final : public DeviceBackend {
   }
   void synchronize(void* stream) override {
     ADDER_CUDA_CALL(cudaStreamSynchronize(stream_of(stream)));
+  }
+  void* mark(void* stream) override {
+    auto event = std::make_unique<Event>();
+    ADDER_CUDA_CALL(cudaEventRecord(event->get(), stream_of(stream)));
+    return event.release();
+  }
+  void wait(void* mark) override {
+    const std::unique_ptr<Event> event(static_cast<Event*>(mark));
+    ADDER_CUDA_CALL(cudaEventSynchronize(event->get()));
   }
   double elapsed_us(void* stream, const std::function<void()>& work) override {
     const Event begin, end;
