@@ -59,9 +59,14 @@ class AdderTest : public ::testing::Test {
 
   /// `redirect` replaces where standard output goes, e.g. "| head -1" or ">&-".
   RunResult run(const std::vector<std::string>& arguments, const std::string& redirect = "") const {
+    return run_binary(ADDER_BINARY, arguments, "", redirect);
+  }
+  /// `environment`: assignments before the command, or "".
+  RunResult run_binary(const std::string& binary, const std::vector<std::string>& arguments,
+                       const std::string& environment, const std::string& redirect = "") const {
     const std::string out = path("stdout.txt");
     const std::string err = path("stderr.txt");
-    std::string command = shell_quoted(ADDER_BINARY);
+    std::string command = environment + " " + shell_quoted(binary);
     for (const std::string& argument : arguments) {
       command += fmt::format(" {}", shell_quoted(argument));
     }

@@ -30,7 +30,7 @@ std::string tiny_text() {
 }  // namespace
 
 Child::Child(const std::vector<std::string>& arguments, const Options& options) {
-  std::vector<char*> words = {const_cast<char*>(ADDER_BINARY)};
+  std::vector<char*> words = {const_cast<char*>(options.binary.c_str())};
   for (const std::string& argument : arguments)
     words.push_back(const_cast<char*>(argument.c_str()));
   words.push_back(nullptr);
@@ -45,7 +45,7 @@ Child::Child(const std::vector<std::string>& arguments, const Options& options) 
     ::setrlimit(RLIMIT_FSIZE, &limit);
   }
   if (options.traced && ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) ::_exit(kExecFailed);
-  ::execv(ADDER_BINARY, words.data());
+  ::execv(options.binary.c_str(), words.data());
   ::_exit(kExecFailed);
 }
 

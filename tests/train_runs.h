@@ -28,6 +28,7 @@ class Child {
     std::string out, err;              // files
     std::optional<rlim_t> file_limit;  // RLIMIT_FSIZE
     bool traced = false;               // stops at its exec for the parent's ptrace
+    std::string binary = ADDER_BINARY;
   };
   Child(const std::vector<std::string>& arguments, const Options& options);
   ~Child();
@@ -62,7 +63,10 @@ class TrainRuns : public AdderTest {
     return run(train(recipe, out, more));
   }
   Child::Options child_options() const {
-    return {path("stdout.txt"), path("stderr.txt"), {}, false};
+    Child::Options options;
+    options.out = path("stdout.txt");
+    options.err = path("stderr.txt");
+    return options;
   }
 
   std::string checkpoints(const std::string& out) const { return path(out) + "/checkpoints"; }
