@@ -185,6 +185,34 @@ TEST_F(TrainCommand, AFullDiskCostsNoCheckpoint) {
   EXPECT_EQ(fingerprint("out"), fingerprint("whole"));
 }
 
+TEST_F(TrainCommand, ASaveThatFailsDoesNotEndTheRun) {
+  const std::string recipe = write_recipe("recipe.toml", 30);
+  const std::vector<std::string> resume = {"--resume", "--set", "checkpoint_every=10"};
+  for (const char* out : {"whole", "out", "ends"}) {
+    ASSERT_EQ(run_train(recipe, out, {"--set", "steps=8"}).code, 0);
+  }
+  ASSERT_EQ(run_train(recipe, "whole", resume).code, 0);
+  const auto model = [&](const char* out) {
+    return read_file(path(out) + "/model/model.safetensors");
+  };
+  // A folder stands where a checkpoint should go.
+  fs::create_directory(checkpoints("out") + "/" + checkpoint_name(10));
+  const RunResult result = run_train(recipe, "out", resume);
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_TRUE(contains(result.err, "warning: checkpoint of step 10 not saved")) << result.err;
+  EXPECT_TRUE(contains(result.err, "the run goes on")) << result.err;
+  EXPECT_TRUE(model("out") == model("whole"));
+  expect_whole_metrics("out", 30);
+  // Without the last one the run could not go on from its end: that is an error.
+  const std::string last = checkpoints("ends") + "/" + checkpoint_name(30);
+  fs::create_directory(last);
+  expect_error(run_train(recipe, "ends", resume), 1, {"last checkpoint", "cannot replace"});
+  fs::remove(last);
+  ASSERT_EQ(run_train(recipe, "ends", resume).code, 0);
+  EXPECT_TRUE(model("ends") == model("whole"));
+  expect_whole_metrics("ends", 30);
+}
+
 TEST_F(TrainCommand, FineTunesFromAModel) {
   const std::string recipe = write_recipe("recipe.toml", 12);
   ASSERT_EQ(run_train(recipe, "base").code, 0);

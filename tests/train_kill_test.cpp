@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <random>
+#include <set>
 
 #include "train_runs.h"
 
@@ -100,8 +101,16 @@ bool is_save_call(unsigned long long number) {
          number == SYS_write || number == SYS_unlink;
 }
 
-// Lets the child run to its `count`-th stop at such a call (before or after it), and kills it.
-// Nothing if tracing is not allowed, false if it ended before.
+// Reaps the threads of a traced child, then the child.
+void reap(Child& child) {
+  int status = 0;
+  while (::waitpid(-1, &status, __WALL) != child.id() || WIFSTOPPED(status)) {
+  }
+  child.reaped();
+}
+
+// Lets the child run to the `count`-th stop of its threads at such a call (before or after it), and
+// kills it. Nothing if tracing is not allowed, false if it ended before.
 std::optional<bool> kill_at_call(Child& child, int64_t count) {
   int status = 0;
   const pid_t id = child.id();
@@ -109,25 +118,31 @@ std::optional<bool> kill_at_call(Child& child, int64_t count) {
     child.reaped();
     return std::nullopt;
   }
-  ::ptrace(PTRACE_SETOPTIONS, id, nullptr, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
-  int signal = 0;
+  // Checkpoints are written by a thread of their own.
+  ::ptrace(PTRACE_SETOPTIONS, id, nullptr,
+           PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE);
+  ::ptrace(PTRACE_SYSCALL, id, nullptr, 0);
+  std::set<pid_t> seen = {id};
   while (true) {
-    ::ptrace(PTRACE_SYSCALL, id, nullptr, signal);
-    if (::waitpid(id, &status, 0) != id || !WIFSTOPPED(status)) {
+    const pid_t thread = ::waitpid(-1, &status, __WALL);
+    if (!WIFSTOPPED(status)) {
+      if (thread != id) continue;
       child.reaped();
       return false;
     }
     const int stop = WSTOPSIG(status);
     const bool at_call = stop == (SIGTRAP | 0x80);
-    signal = at_call || stop == SIGTRAP ? 0 : stop;
-    if (!at_call) continue;
-    user_regs_struct registers{};
-    ::ptrace(PTRACE_GETREGS, id, nullptr, &registers);
-    if (is_save_call(registers.orig_rax) && --count == 0) break;
+    const bool begins = seen.insert(thread).second;  // a new thread is stopped once
+    const int signal = at_call || begins || stop == SIGTRAP ? 0 : stop;
+    if (at_call) {
+      user_regs_struct registers{};
+      ::ptrace(PTRACE_GETREGS, thread, nullptr, &registers);
+      if (is_save_call(registers.orig_rax) && --count == 0) break;
+    }
+    ::ptrace(PTRACE_SYSCALL, thread, nullptr, signal);
   }
   child.send(SIGKILL);
-  ::waitpid(id, &status, 0);
-  child.reaped();
+  reap(child);
   return true;
 }
 

@@ -70,8 +70,8 @@ std::vector<CheckpointFile> find_checkpoints(const std::string& directory);
 
 /// Deletes all but the newest `keep_last` checkpoints that verify and the one of step `best`. With
 /// fewer than `keep_last` valid ones nothing is deleted, so a save that went wrong never costs an
-/// older checkpoint. Those of the steps `verified` count as valid and are not read: the caller saved
-/// them. Also removes temporaries of killed processes. Returns the deleted paths.
+/// older checkpoint. Those of the steps `verified` count as valid and are not read: the caller
+/// saved them. Also removes temporaries of killed processes. Returns the deleted paths.
 std::vector<std::string> keep_checkpoints(const std::string& directory, int64_t keep_last = 2,
                                           std::optional<int64_t> best = {},
                                           std::span<const int64_t> verified = {});

@@ -36,11 +36,11 @@ class StagedCheckpoint {
 
   /// Forgets the tensors, keeps the memory.
   void clear();
-  /// The next block, uninitialised; it lies where it is until clear(). More than was reserved is our
-  /// own bug.
+  /// The next block, uninitialised; it lies where it is until clear(). More than was reserved is
+  /// our own bug.
   std::byte* take(int64_t bytes);
-  /// Names a tensor whose elements the caller has put, or will put, at `data` in a taken block: many
-  /// tensors can share a block, and so one copy.
+  /// Names a tensor whose elements the caller has put, or will put, at `data` in a taken block:
+  /// many tensors can share a block, and so one copy.
   void add(std::string_view name, Dtype dtype, std::span<const int64_t> shape,
            const std::byte* data);
   /// The same in a block of its own, which is returned.
@@ -72,8 +72,8 @@ struct CheckpointOutcome {
   int64_t step = 0;
   std::string path;
   bool saved = false;  // the file is in its place, verified and durable
-  /// When it was not saved: why. When it was: what else went wrong (an old checkpoint that cannot be
-  /// deleted), or empty.
+  /// When it was not saved: why. When it was: what else went wrong (an old checkpoint that cannot
+  /// be deleted), or empty.
   std::string problem;
 };
 

@@ -487,7 +487,7 @@ TEST(CheckpointWriter, SignalsAreLeftToOtherThreads) {
 TEST(CheckpointWriter, AKillAtAnyTimeLeavesTheOldOrTheNew) {
   const ScratchFolder folder;
   int64_t last = 0, inside = 0;
-  for (uint64_t kill = 0; kill < 60; ++kill) {
+  for (uint64_t kill = 0; kill < 40 || (inside < 12 && kill < 400); ++kill) {
     int ends[2];
     ASSERT_EQ(::pipe(ends), 0);
     const pid_t child = ::fork();
