@@ -46,17 +46,13 @@ struct Conv1dTiles {
 };
 
 // "tiled": channel stride 1 everywhere. "direct": any channel stride, lane-wise loads.
-void conv1d_tiled_forward(const Conv1dShape&, const Conv1dForward<double>&, Exec);
-void conv1d_tiled_forward(const Conv1dShape&, const Conv1dForward<float>&, Exec);
-void conv1d_tiled_forward(const Conv1dShape&, const Conv1dForward<Bf16>&, Exec);
-void conv1d_tiled_backward(const Conv1dShape&, const Conv1dBackward<double>&, Exec);
-void conv1d_tiled_backward(const Conv1dShape&, const Conv1dBackward<float>&, Exec);
-void conv1d_tiled_backward(const Conv1dShape&, const Conv1dBackward<Bf16>&, Exec);
-void conv1d_direct_forward(const Conv1dShape&, const Conv1dForward<double>&, Exec);
-void conv1d_direct_forward(const Conv1dShape&, const Conv1dForward<float>&, Exec);
-void conv1d_direct_forward(const Conv1dShape&, const Conv1dForward<Bf16>&, Exec);
-void conv1d_direct_backward(const Conv1dShape&, const Conv1dBackward<double>&, Exec);
-void conv1d_direct_backward(const Conv1dShape&, const Conv1dBackward<float>&, Exec);
-void conv1d_direct_backward(const Conv1dShape&, const Conv1dBackward<Bf16>&, Exec);
+template <class T>
+void conv1d_tiled_forward(const Conv1dShape&, const Conv1dForward<T>&, Exec);
+template <class T>
+void conv1d_tiled_backward(const Conv1dShape&, const Conv1dBackward<T>&, Exec);
+template <class T>
+void conv1d_direct_forward(const Conv1dShape&, const Conv1dForward<T>&, Exec);
+template <class T>
+void conv1d_direct_backward(const Conv1dShape&, const Conv1dBackward<T>&, Exec);
 
 }  // namespace adder

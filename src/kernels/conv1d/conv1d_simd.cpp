@@ -372,9 +372,11 @@ namespace adder {
 #define ADDER_CONV1D_LINE(line, T, suffix)                                                  \
   HWY_EXPORT(line##_forward_##suffix);                                                      \
   HWY_EXPORT(line##_backward_##suffix);                                                     \
+  template <>                                                                               \
   void conv1d_##line##_forward(const Conv1dShape& s, const Conv1dForward<T>& a, Exec e) {   \
     HWY_DYNAMIC_DISPATCH(line##_forward_##suffix)(s, a, e);                                 \
   }                                                                                         \
+  template <>                                                                               \
   void conv1d_##line##_backward(const Conv1dShape& s, const Conv1dBackward<T>& a, Exec e) { \
     HWY_DYNAMIC_DISPATCH(line##_backward_##suffix)(s, a, e);                                \
   }

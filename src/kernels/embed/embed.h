@@ -7,7 +7,7 @@
 //
 // forward: out[i] = table[ids[i]]; backward: dtable[id] (+)= g of each row with that id, one after
 // the other in row order (no atomics).
-// <T, P>: T is the type of activations, P that of the table. Instantiated for <double, double>,
+// T: type of activations; P: type of the table. Instantiated for <double, double>,
 // <float, float>, <Bf16, Bf16> and <float, Bf16>.
 #pragma once
 
@@ -35,7 +35,7 @@ struct EmbedForward {
   T* out = nullptr;              // (rows, width)
 };
 
-/// g comes in the type of the residual stream, which is that of dtable.
+/// g and dtable have the type of the residual stream.
 template <class T>
 struct EmbedBackward {
   const int32_t* ids = nullptr;

@@ -2,15 +2,14 @@
 // neither oneDNN nor row_dots takes. Each element of C is one chain of multiply-adds over k.
 #pragma once
 
+#include "kernels/gemm/cut.h"
 #include "kernels/gemm/gemm.h"
 
 namespace adder {
 
-void blocked_forward(const GemmShape& shape, const GemmArgs<double, double, double>& args,
-                     Exec exec);
-void blocked_forward(const GemmShape& shape, const GemmArgs<float, float, float>& args, Exec exec);
-void blocked_forward(const GemmShape& shape, const GemmArgs<float, Bf16, float>& args, Exec exec);
-void blocked_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, Bf16>& args, Exec exec);
-void blocked_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, float>& args, Exec exec);
+#define ADDER_DECLARE(TA, TB, TC, suffix) \
+  void blocked_forward(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec);
+ADDER_GEMM_TYPES(ADDER_DECLARE)
+#undef ADDER_DECLARE
 
 }  // namespace adder

@@ -1,10 +1,19 @@
-// How a product is cut into items: by its shape alone, so that the bits do not depend on threads.
+// The cut of a product into items, by its shape alone, so that the bits do not depend on threads;
+// and the list of its types.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
 #include "kernels/gemm/gemm.h"
+
+/// X(TA, TB, TC, suffix of function names) for each choice of types.
+#define ADDER_GEMM_TYPES(X)       \
+  X(double, double, double, f64)  \
+  X(float, float, float, f32)     \
+  X(float, Bf16, float, f32_bf16) \
+  X(Bf16, Bf16, Bf16, bf16)       \
+  X(Bf16, Bf16, float, bf16_f32)
 
 namespace adder {
 

@@ -176,15 +176,11 @@ void gemm(Context& context, const GemmShape& given, const GemmArgs<TA, TB, TC>& 
            choice);
 }
 
-#define ADDER_GEMM(TA, TB, TC)                                                            \
+#define ADDER_GEMM(TA, TB, TC, suffix)                                                    \
   template std::span<const GemmLine<TA, TB, TC>> gemm_lines<TA, TB, TC>();                \
   template void gemm<TA, TB, TC>(Context&, const GemmShape&, const GemmArgs<TA, TB, TC>&, \
                                  const Choice&);
-ADDER_GEMM(double, double, double)
-ADDER_GEMM(float, float, float)
-ADDER_GEMM(Bf16, Bf16, Bf16)
-ADDER_GEMM(Bf16, Bf16, float)
-ADDER_GEMM(float, Bf16, float)
+ADDER_GEMM_TYPES(ADDER_GEMM)
 #undef ADDER_GEMM
 
 }  // namespace adder

@@ -29,10 +29,10 @@ class OneThread {
   int before_;
 };
 
-// Tiles of 128-256 rows and 512 columns reach the rate of the whole product (measured on an AVX-512
-// machine). Columns are cut by n alone, since the order of summation inside a tile may depend on its
-// width; only the weight gradient (A transposed, k = tokens), which has few rows and columns, looks
-// at both to get at least four tiles.
+// Tiles of 128-256 rows and 512 columns reach the rate of the whole product (measured on an
+// AVX-512 machine). Columns are cut by n alone, since the order of summation inside a tile may
+// depend on its width; only the weight gradient (A transposed, k = tokens), which has few rows and
+// columns, looks at both to get at least four tiles.
 Cut cut_rows(const GemmShape& shape) {
   const int64_t least = shape.transpose_a ? 128 : 64;
   const int64_t part = shape.m / (shape.transpose_a ? 4 : 8);

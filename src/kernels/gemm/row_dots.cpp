@@ -122,23 +122,13 @@ void forward(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec
 
 }  // namespace
 
-// HWY_EXPORT takes plain functions: one name for each choice of types (A, B, C).
-void row_dots_f64(const GemmShape& shape, const GemmArgs<double, double, double>& args, Exec exec) {
-  forward(shape, args, exec);
-}
-void row_dots_f32(const GemmShape& shape, const GemmArgs<float, float, float>& args, Exec exec) {
-  forward(shape, args, exec);
-}
-void row_dots_f32_bf16(const GemmShape& shape, const GemmArgs<float, Bf16, float>& args,
-                       Exec exec) {
-  forward(shape, args, exec);
-}
-void row_dots_bf16(const GemmShape& shape, const GemmArgs<Bf16, Bf16, Bf16>& args, Exec exec) {
-  forward(shape, args, exec);
-}
-void row_dots_bf16_f32(const GemmShape& shape, const GemmArgs<Bf16, Bf16, float>& args, Exec exec) {
-  forward(shape, args, exec);
-}
+// HWY_EXPORT takes plain functions: one name for each choice of types.
+#define ADDER_TARGET(TA, TB, TC, suffix)                                                        \
+  void row_dots_##suffix(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec) { \
+    forward(shape, args, exec);                                                                 \
+  }
+ADDER_GEMM_TYPES(ADDER_TARGET)
+#undef ADDER_TARGET
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -146,29 +136,13 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-HWY_EXPORT(row_dots_f64);
-HWY_EXPORT(row_dots_f32);
-HWY_EXPORT(row_dots_f32_bf16);
-HWY_EXPORT(row_dots_bf16);
-HWY_EXPORT(row_dots_bf16_f32);
-
-void row_dots_forward(const GemmShape& shape, const GemmArgs<double, double, double>& args,
-                      Exec exec) {
-  HWY_DYNAMIC_DISPATCH(row_dots_f64)(shape, args, exec);
-}
-void row_dots_forward(const GemmShape& shape, const GemmArgs<float, float, float>& args,
-                      Exec exec) {
-  HWY_DYNAMIC_DISPATCH(row_dots_f32)(shape, args, exec);
-}
-void row_dots_forward(const GemmShape& shape, const GemmArgs<float, Bf16, float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(row_dots_f32_bf16)(shape, args, exec);
-}
-void row_dots_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, Bf16>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(row_dots_bf16)(shape, args, exec);
-}
-void row_dots_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(row_dots_bf16_f32)(shape, args, exec);
-}
+#define ADDER_LINE(TA, TB, TC, suffix)                                                         \
+  HWY_EXPORT(row_dots_##suffix);                                                               \
+  void row_dots_forward(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec) { \
+    HWY_DYNAMIC_DISPATCH(row_dots_##suffix)(shape, args, exec);                                \
+  }
+ADDER_GEMM_TYPES(ADDER_LINE)
+#undef ADDER_LINE
 
 }  // namespace adder
 #endif

@@ -3,15 +3,14 @@
 // up to four rows of A: decoding. Accepts any number of rows with the same bits.
 #pragma once
 
+#include "kernels/gemm/cut.h"
 #include "kernels/gemm/gemm.h"
 
 namespace adder {
 
-void row_dots_forward(const GemmShape& shape, const GemmArgs<double, double, double>& args,
-                      Exec exec);
-void row_dots_forward(const GemmShape& shape, const GemmArgs<float, float, float>& args, Exec exec);
-void row_dots_forward(const GemmShape& shape, const GemmArgs<float, Bf16, float>& args, Exec exec);
-void row_dots_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, Bf16>& args, Exec exec);
-void row_dots_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, float>& args, Exec exec);
+#define ADDER_DECLARE(TA, TB, TC, suffix) \
+  void row_dots_forward(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec);
+ADDER_GEMM_TYPES(ADDER_DECLARE)
+#undef ADDER_DECLARE
 
 }  // namespace adder

@@ -26,7 +26,7 @@ struct LossShape {
   std::string describe() const;
 };
 
-/// L: type of the logits; D: of their gradient, which is that of the products that follow.
+/// L: type of the logits. D: type of their gradient; the products after the loss read it as it is.
 /// Instantiated for <double, double>, <float, float> and <float, Bf16>.
 template <class L, class D>
 struct LossForward {

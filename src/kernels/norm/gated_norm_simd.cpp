@@ -21,7 +21,7 @@ struct GatedGroup {
   const Acc* w = nullptr;
 };
 
-// v = y silu(z) (gate first) or y (norm first): what the statistic is taken of.
+// v = y silu(z) (gate first) or y (norm first). The statistic is taken of v.
 template <class T>
 HWY_NOINLINE void stage_gated(const GatedGroup<T>& group, accumulate_t<T>* v) {
   const Words<accumulate_t<T>> d;
@@ -223,9 +223,11 @@ namespace adder {
 #define ADDER_GATED_NORM_LINE(T, suffix)                                                          \
   HWY_EXPORT(gated_norm_forward_##suffix);                                                        \
   HWY_EXPORT(gated_norm_backward_##suffix);                                                       \
+  template <>                                                                                     \
   void gated_norm_rows_forward(const GatedNormShape& s, const GatedNormForward<T>& a, Exec e) {   \
     HWY_DYNAMIC_DISPATCH(gated_norm_forward_##suffix)(s, a, e);                                   \
   }                                                                                               \
+  template <>                                                                                     \
   void gated_norm_rows_backward(const GatedNormShape& s, const GatedNormBackward<T>& a, Exec e) { \
     HWY_DYNAMIC_DISPATCH(gated_norm_backward_##suffix)(s, a, e);                                  \
   }

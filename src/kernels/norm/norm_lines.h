@@ -40,20 +40,14 @@ struct NormScratch {
   static constexpr int64_t kGatedBackwardSums = 1;  // dw
 };
 
-void norm_rows_forward(const NormShape&, const NormForward<double, double>&, Exec);
-void norm_rows_forward(const NormShape&, const NormForward<float, float>&, Exec);
-void norm_rows_forward(const NormShape&, const NormForward<Bf16, float>&, Exec);
-void norm_rows_forward(const NormShape&, const NormForward<Bf16, Bf16>&, Exec);
-void norm_rows_backward(const NormShape&, const NormBackward<double, double>&, Exec);
-void norm_rows_backward(const NormShape&, const NormBackward<float, float>&, Exec);
-void norm_rows_backward(const NormShape&, const NormBackward<Bf16, float>&, Exec);
-void norm_rows_backward(const NormShape&, const NormBackward<Bf16, Bf16>&, Exec);
+template <class T, class R>
+void norm_rows_forward(const NormShape&, const NormForward<T, R>&, Exec);
+template <class T, class R>
+void norm_rows_backward(const NormShape&, const NormBackward<T, R>&, Exec);
 
-void gated_norm_rows_forward(const GatedNormShape&, const GatedNormForward<double>&, Exec);
-void gated_norm_rows_forward(const GatedNormShape&, const GatedNormForward<float>&, Exec);
-void gated_norm_rows_forward(const GatedNormShape&, const GatedNormForward<Bf16>&, Exec);
-void gated_norm_rows_backward(const GatedNormShape&, const GatedNormBackward<double>&, Exec);
-void gated_norm_rows_backward(const GatedNormShape&, const GatedNormBackward<float>&, Exec);
-void gated_norm_rows_backward(const GatedNormShape&, const GatedNormBackward<Bf16>&, Exec);
+template <class T>
+void gated_norm_rows_forward(const GatedNormShape&, const GatedNormForward<T>&, Exec);
+template <class T>
+void gated_norm_rows_backward(const GatedNormShape&, const GatedNormBackward<T>&, Exec);
 
 }  // namespace adder

@@ -213,9 +213,11 @@ namespace adder {
 #define ADDER_NORM_LINE(T, R, suffix)                                                \
   HWY_EXPORT(norm_forward_##suffix);                                                 \
   HWY_EXPORT(norm_backward_##suffix);                                                \
+  template <>                                                                        \
   void norm_rows_forward(const NormShape& s, const NormForward<T, R>& a, Exec e) {   \
     HWY_DYNAMIC_DISPATCH(norm_forward_##suffix)(s, a, e);                            \
   }                                                                                  \
+  template <>                                                                        \
   void norm_rows_backward(const NormShape& s, const NormBackward<T, R>& a, Exec e) { \
     HWY_DYNAMIC_DISPATCH(norm_backward_##suffix)(s, a, e);                           \
   }

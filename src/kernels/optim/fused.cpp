@@ -123,18 +123,14 @@ void squares_of_blocks(const OptimShape& shape, const SquaresArgs<Acc>& args, Ex
 }  // namespace
 
 // HWY_EXPORT takes plain functions: one name a type.
-void adamw_f64(const OptimShape& shape, const AdamWArgs<double>& args, Exec exec) {
-  adamw(shape, args, exec);
-}
-void adamw_f32(const OptimShape& shape, const AdamWArgs<float>& args, Exec exec) {
-  adamw(shape, args, exec);
-}
-void squares_f64(const OptimShape& shape, const SquaresArgs<double>& args, Exec exec) {
-  squares_of_blocks(shape, args, exec);
-}
-void squares_f32(const OptimShape& shape, const SquaresArgs<float>& args, Exec exec) {
-  squares_of_blocks(shape, args, exec);
-}
+#define ADDER_OPTIM_TARGET(Acc, suffix)                                                         \
+  void adamw_##suffix(const OptimShape& s, const AdamWArgs<Acc>& a, Exec e) { adamw(s, a, e); } \
+  void squares_##suffix(const OptimShape& s, const SquaresArgs<Acc>& a, Exec e) {               \
+    squares_of_blocks(s, a, e);                                                                 \
+  }
+ADDER_OPTIM_TARGET(double, f64)
+ADDER_OPTIM_TARGET(float, f32)
+#undef ADDER_OPTIM_TARGET
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -142,23 +138,18 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-HWY_EXPORT(adamw_f64);
-HWY_EXPORT(adamw_f32);
-HWY_EXPORT(squares_f64);
-HWY_EXPORT(squares_f32);
-
-void fused_adamw(const OptimShape& shape, const AdamWArgs<double>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(adamw_f64)(shape, args, exec);
-}
-void fused_adamw(const OptimShape& shape, const AdamWArgs<float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(adamw_f32)(shape, args, exec);
-}
-void block_squares(const OptimShape& shape, const SquaresArgs<double>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(squares_f64)(shape, args, exec);
-}
-void block_squares(const OptimShape& shape, const SquaresArgs<float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(squares_f32)(shape, args, exec);
-}
+#define ADDER_OPTIM_LINE(Acc, suffix)                                          \
+  HWY_EXPORT(adamw_##suffix);                                                  \
+  HWY_EXPORT(squares_##suffix);                                                \
+  void fused_adamw(const OptimShape& s, const AdamWArgs<Acc>& a, Exec e) {     \
+    HWY_DYNAMIC_DISPATCH(adamw_##suffix)(s, a, e);                             \
+  }                                                                            \
+  void block_squares(const OptimShape& s, const SquaresArgs<Acc>& a, Exec e) { \
+    HWY_DYNAMIC_DISPATCH(squares_##suffix)(s, a, e);                           \
+  }
+ADDER_OPTIM_LINE(double, f64)
+ADDER_OPTIM_LINE(float, f32)
+#undef ADDER_OPTIM_LINE
 
 void decide(const OptimShape&, const DecisionArgs& args, Exec) {
   constexpr double kNormFloor = 1e-6;  // of PyTorch's clip_grad_norm_

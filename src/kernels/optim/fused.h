@@ -1,5 +1,5 @@
-// Private to the room: AdamW in one pass over g, p, m and v, the sum of squares of the gradient norm,
-// and the decision between them.
+// Private to the room: AdamW in one pass over g, p, m and v, the sum of squares of the gradient
+// norm, and the decision between them.
 #pragma once
 
 #include "kernels/optim/optim.h"

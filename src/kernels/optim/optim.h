@@ -66,9 +66,10 @@ template <class Acc>
 void sum_of_squares(Context& context, const OptimShape& shape, const SquaresArgs<Acc>& args,
                     const Choice& choice = {});
 
-/// Between the gradients and AdamW, on one StepState: grad_norm = sqrt(squares); skip where the norm
-/// or loss_sum is not finite, and skipped counts it; else clip = min(1, clip_norm / (grad_norm +
-/// 1e-6)) as PyTorch's clip_grad_norm_ (1 where clip_norm is 0) and updates counts one more.
+/// Between the gradients and AdamW, on one StepState: grad_norm = sqrt(squares); skip where the
+/// norm or loss_sum is not finite, and skipped counts it; else clip = min(1, clip_norm /
+/// (grad_norm + 1e-6)) as PyTorch's clip_grad_norm_ (1 where clip_norm is 0) and updates counts
+/// one more.
 struct DecisionArgs {
   StepState* state = nullptr;
   double clip_norm = 0;  // 0: no clipping

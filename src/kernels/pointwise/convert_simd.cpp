@@ -101,6 +101,7 @@ namespace adder {
 
 #define ADDER_CONVERT_DOOR(From, from_name, To, to_name)                    \
   HWY_EXPORT(convert_##from_name##_##to_name);                              \
+  template <>                                                               \
   void convert_block(int64_t count, const From* from, To* to) {             \
     HWY_DYNAMIC_DISPATCH(convert_##from_name##_##to_name)(count, from, to); \
   }

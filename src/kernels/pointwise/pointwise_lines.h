@@ -41,15 +41,7 @@ void gate_backward_rowwise(const PointwiseShape&, const GateBackward<float>&, Ex
 void gate_backward_rowwise(const PointwiseShape&, const GateBackward<Bf16>&, Exec);
 
 /// Each pair of types is rounded once, to nearest even.
-#define ADDER_CONVERT_BLOCK(From)                                  \
-  void convert_block(int64_t count, const From* from, double* to); \
-  void convert_block(int64_t count, const From* from, float* to);  \
-  void convert_block(int64_t count, const From* from, Bf16* to);   \
-  void convert_block(int64_t count, const From* from, F16* to);
-ADDER_CONVERT_BLOCK(double)
-ADDER_CONVERT_BLOCK(float)
-ADDER_CONVERT_BLOCK(Bf16)
-ADDER_CONVERT_BLOCK(F16)
-#undef ADDER_CONVERT_BLOCK
+template <class From, class To>
+void convert_block(int64_t count, const From* from, To* to);
 
 }  // namespace adder

@@ -125,16 +125,15 @@ ADDER_POINTWISE_TARGET(double, double, f64)
 ADDER_POINTWISE_TARGET(float, float, f32)
 ADDER_POINTWISE_TARGET(Bf16, float, bf16)
 #undef ADDER_POINTWISE_TARGET
-void add_f64(int64_t n, const double* x, double* sum) { add_words(n, x, sum); }
-void add_f32(int64_t n, const float* x, float* sum) { add_words(n, x, sum); }
-void decay_f64(int64_t n, const double* from, double* to) { decay_words(n, from, to); }
-void decay_f32(int64_t n, const float* from, float* to) { decay_words(n, from, to); }
-void multiply_f64(int64_t n, const double* a, const double* da, bool accumulate, double* out) {
-  multiply_words(n, a, da, accumulate, out);
-}
-void multiply_f32(int64_t n, const float* a, const float* da, bool accumulate, float* out) {
-  multiply_words(n, a, da, accumulate, out);
-}
+#define ADDER_POINTWISE_ACC_TARGET(Acc, suffix)                                          \
+  void add_##suffix(int64_t n, const Acc* x, Acc* sum) { add_words(n, x, sum); }         \
+  void decay_##suffix(int64_t n, const Acc* from, Acc* to) { decay_words(n, from, to); } \
+  void multiply_##suffix(int64_t n, const Acc* a, const Acc* da, bool added, Acc* out) { \
+    multiply_words(n, a, da, added, out);                                                \
+  }
+ADDER_POINTWISE_ACC_TARGET(double, f64)
+ADDER_POINTWISE_ACC_TARGET(float, f32)
+#undef ADDER_POINTWISE_ACC_TARGET
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -1,6 +1,6 @@
-// Reference of family `loss` (math.md 8.1), in the type of the logits, a row at a time. absolute: the
-// running-error bound of the same formulas, with true exponentials; where a rounded value feeds an
-// exponential or a logarithm, its first-order condition is added.
+// Reference of family `loss` (math.md 8.1), in the type of the logits, a row at a time. absolute:
+// the running-error bound of the same formulas, with true exponentials; where a rounded value feeds
+// an exponential or a logarithm, its first-order condition is added.
 #pragma once
 
 #include "kernels/loss/loss.h"

@@ -63,7 +63,7 @@ Acc mean(const Row<Acc>& v) {
   return static_cast<Acc>(sum);
 }
 
-// What the errors of v, bounded by u * size, do to rstd, relative to u rstd: the rounding of rstd
+// The effect on rstd, relative to u rstd, of errors of v bounded by u * size: the rounding of rstd
 // itself and rstd^2 mean(|v| size).
 template <class Acc>
 Acc statistic_condition(const Row<Acc>& v, const Row<Acc>& size, Acc rstd) {

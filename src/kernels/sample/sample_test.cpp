@@ -292,8 +292,8 @@ TEST(Sample, RowsOfOneCallAreDrawnAsIfAlone) {
   }
 }
 
-// The uniform number of (seed, sequence, position) picks the id by the sums of the probabilities, in
-// the order of ids where nothing is cut.
+// The uniform number of (seed, sequence, position) picks the id by the sums of the probabilities,
+// in the order of ids where nothing is cut.
 TEST(Sample, TheDrawIsTheInverseOfTheDistribution) {
   SamplingOptions options;
   options.seed = 11;
