@@ -24,7 +24,8 @@ CPP = {".h", ".hpp", ".cpp", ".cc", ".cu", ".cuh"}
 OTHERS = {".py", ".sh"}
 SHEBANGS = {"run", "test", ".ci/run"}  # scripts without a suffix
 
-# Text that hides braces: comments, raw strings, strings, characters (but not 1'000), preprocessor lines.
+# Text that hides braces: comments, raw strings, strings, characters (but not 1'000), lines of the
+# preprocessor.
 HIDDEN = re.compile(
     r'//[^\n]*|/\*.*?\*/|R"(?P<tag>[^(\s]*)\(.*?\)(?P=tag)"|"(?:\\.|[^"\\\n])*"'
     r"|(?<![0-9a-fA-F])'(?:\\.|[^'\\\n])+'|^[ \t]*#(?:[^\n]*\\\n)*[^\n]*",

@@ -28,8 +28,8 @@ struct LineInfo {
   const char* name;  // the algorithm, in field terms: "sequential", "chunked", "onednn"
   Device device = Device::cpu;
   Dtype dtype = Dtype::f32;  // storage type of the activations
-  /// Lines of one class give equal bits for any split of the length, any batch and any thread
-  /// count. 0: promises equal bits only for the same call.
+  /// Lines of one class on one device give equal bits for any split of the length, any batch and
+  /// any thread count. 0 promises equal bits only for the same call.
   int exact_class = 0;
   /// Its products run on matrix units (AMX, AVX-512 BF16, tensor cores).
   bool matrix_units = false;

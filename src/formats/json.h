@@ -44,8 +44,8 @@ class JsonValue {
 
   bool as_bool() const;
   int64_t as_int() const;  // integers only: 1.0 is refused
-  /// Numbers of both kinds, and {"__float__": "Infinity" | "-Infinity" | "NaN"} as transformers
-  /// writes what JSON lacks.
+  /// Numbers of both kinds, and {"__float__": "Infinity" | "-Infinity" | "NaN"}, by which
+  /// transformers writes the numbers that JSON lacks.
   double as_double() const;
   const std::string& as_string() const;
   const Array& as_array() const;
@@ -63,7 +63,8 @@ class JsonValue {
   bool operator==(const JsonValue& other) const;
 
  private:
-  // JsonMember is incomplete here: whatever needs the variant's members stands in json_value.cpp.
+  // JsonMember is incomplete here, so functions that need the variant's members are defined in
+  // json_value.cpp.
   std::variant<std::monostate, bool, int64_t, double, std::string, Array, Object> value_;
 };
 
@@ -98,7 +99,7 @@ struct JsonStyle {
 
 /// Numbers are written so that reading gives the same bits, and never look like integers.
 std::string write_json(const JsonValue& value, const JsonStyle& style = {});
-/// Through AtomicFile, with a newline at the end.
+/// Writes a file through AtomicFile, with a newline at the end.
 void write_json_file(const std::string& path, const JsonValue& value, const JsonStyle& style = {});
 
 /// Whether `text` is well-formed UTF-8 (no surrogates, no overlong forms).

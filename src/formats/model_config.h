@@ -1,4 +1,4 @@
-// The neutral description of a model: what config.json says in any of its layouts (formats.md
+// The neutral description of a model: the contents of config.json in any of its layouts (formats.md
 // sections 1-3), with every default filled in.
 #pragma once
 
@@ -14,7 +14,7 @@
 namespace adder {
 
 /// hf: Hugging Face transformers (model_type mamba, mamba2); native: state-spaces/mamba
-/// (ssm_cfg); adder: the native keys and an object "adder" with what they cannot say.
+/// (ssm_cfg); adder: the native keys and an object "adder" with the fields that they lack.
 enum class ConfigLayout : uint8_t { hf, native, adder };
 std::string_view config_layout_name(ConfigLayout layout);
 
@@ -100,7 +100,7 @@ struct ReadConfig {
 ReadConfig read_model_config(const std::string& directory);
 ReadConfig parse_model_config(const JsonValue& json, const std::string& where);
 
-/// Why transformers could not open this model and compute the same, or nothing if it can.
+/// The reason why transformers could not open this model and compute the same; empty if it can.
 std::optional<std::string> hf_cannot_express(const ModelConfig& config);
 
 /// The layout that a model is saved in: hf when it can be expressed there, else adder.

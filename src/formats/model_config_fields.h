@@ -54,9 +54,9 @@ void visit_model_config(Config& config, Visit&& visit) {
 
 /// The native keys alone, with the derived sizes filled in and nothing checked beyond types.
 ModelConfig read_native_config(const JsonValue& json, const std::string& where);
-/// The sizes that follow from others, where they are 0. Nothing is checked.
+/// Fills the sizes that follow from others, where they are 0. Nothing is checked.
 void fill_derived_sizes(ModelConfig& config);
-/// Ranges and divisibilities; see resolve().
+/// Checks ranges and divisibilities; see resolve().
 void check_model_config(const ModelConfig& config, const std::string& where);
 
 }  // namespace adder

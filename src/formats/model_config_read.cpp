@@ -166,7 +166,7 @@ std::string arch_of_layer(JsonFields& fields) {
   fields.fail("layer", "not supported", "Mamba1 or Mamba2", layer);
 }
 
-/// Reads one field of the "adder" object over what the native keys said.
+/// Reads one field of the "adder" object over the value that the native keys gave.
 struct Override {
   JsonFields& fields;
   const JsonValue& object;

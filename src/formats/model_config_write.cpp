@@ -28,7 +28,7 @@ JsonValue tokens_json(const std::vector<int64_t>& tokens) {
   return tokens.size() == 1 ? JsonValue(tokens.front()) : to_json(tokens);
 }
 
-/// 2 rather than 2.0: readers take `expand` for an integer where it is one.
+/// Writes 2 rather than 2.0, since readers expect an integer `expand` where it is one.
 JsonValue whole_if_possible(double value) {
   const bool whole = std::floor(value) == value && std::abs(value) < 1e9;
   return whole ? JsonValue(static_cast<int64_t>(value)) : JsonValue(value);
@@ -58,8 +58,8 @@ JsonValue hf_json(const ModelConfig& config, std::string_view dtype) {
   if (second) json.set("n_groups", config.ngroups).set("num_heads", config.heads());
   json.set("num_hidden_layers", config.n_layer);
   json.set("pad_token_id", to_json(config.pad_token_id));
-  // A property of the start values, which are history here: transformers would divide the stored
-  // out_proj weights by sqrt(n_layer) once more while loading them.
+  // The key concerns start values only, and the weights are stored: with it transformers would
+  // divide the out_proj weights by sqrt(n_layer) once more while loading them.
   json.set("rescale_prenorm_residual", false);
   json.set("residual_in_fp32", config.residual_in_fp32);
   if (second) json.set("rms_norm", true);
@@ -114,7 +114,7 @@ JsonValue native_json(const ModelConfig& config) {
   return json.set("tie_embeddings", config.tie_embeddings);
 }
 
-/// The fields that reading `native` back would not give: what only the "adder" object can say.
+/// The fields that reading `native` back would not give, which only the "adder" object can hold.
 JsonValue lost_fields(const ModelConfig& config, const JsonValue& native) {
   JsonValue wanted = JsonValue::object(), lost = JsonValue::object();
   visit_model_config(config,

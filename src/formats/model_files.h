@@ -26,10 +26,10 @@ class ModelFiles {
   explicit ModelFiles(const std::string& directory);
 
   const std::string& directory() const { return directory_; }
-  /// With `bias` resolved from the tensors.
+  /// The config, with `bias` resolved from the tensors.
   const ModelConfig& config() const { return config_; }
   ConfigLayout layout() const { return layout_; }
-  /// generation_config.json, with the token ids of config.json where it is silent or absent.
+  /// The contents of generation_config.json; token ids that it lacks come from config.json.
   const GenerationConfig& generation() const { return generation_; }
 
   bool has(std::string_view name) const;

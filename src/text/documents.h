@@ -13,9 +13,9 @@
 
 namespace adder {
 
-/// automatic: by the ending of the name (.jsonl, .ndjson; .tsv; else plain).
+/// automatic chooses by the ending of the name (.jsonl, .ndjson; .tsv; else plain).
 enum class DocumentFormat : uint8_t { automatic, plain, jsonl, tsv };
-/// "auto", "plain", "jsonl", "tsv"; throws Error naming them.
+/// Takes "auto", "plain", "jsonl" or "tsv"; throws Error naming them.
 DocumentFormat document_format_from_name(std::string_view name);
 
 struct DocumentOptions {

@@ -40,8 +40,8 @@ class ByteTokenizer : public Tokenizer {
   int32_t special_tokens_;
 };
 
-/// By the name that shards and checkpoints store; `vocab_size` tells how many special tokens there
-/// are. Throws Error for an unknown name or a size that does not fit it.
+/// Makes the tokenizer of a name that shards and checkpoints store; `vocab_size` tells how many
+/// special tokens there are. Throws Error for an unknown name or a size that does not fit it.
 std::unique_ptr<Tokenizer> make_tokenizer(std::string_view name, int64_t vocab_size);
 
 }  // namespace adder

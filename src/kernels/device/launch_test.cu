@@ -64,8 +64,8 @@ TEST_F(Launch, RunsOnTheStreamWithMoreSharedMemoryThanTheDefault) {
 
 bool same(float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); }
 
-// Widens all numbers of a half-precision type, and rounds the values midway between neighbours, which
-// must go to the even one.
+// Widens all numbers of a half-precision type, and rounds the values midway between neighbours,
+// which must go to the even one.
 template <class T>
 void convert_as_the_host_does(const Context& context, const Exec& exec) {
   constexpr size_t kCount = 1 << 16;
