@@ -68,8 +68,10 @@ class Session {
   void validate(MetricsRecord& record);
   void checkpoint();
   bool checkpoint_due() const;
-  /// Tells that a checkpoint is written, or why it is not.
-  void tell(const CheckpointOutcome& outcome);
+  /// Tells which checkpoints are written, and why others are not.
+  void tell(const std::vector<CheckpointOutcome>& outcomes);
+  /// Waits for the last checkpoint, which must be saved.
+  void finish_saving();
   bool stop_requested() const { return run_.stop_requested && run_.stop_requested(); }
   bool done() const { return trainer_.steps_done() >= run_.train.steps; }
   void add_sample(int64_t step, bool last, const std::string& heading);
@@ -86,14 +88,21 @@ class Session {
   Trainer trainer_;
   ModelRunner<float> scorer_;
   RunState state_;
-  CheckpointWriter writer_;
   Clock::time_point session_start_ = Clock::now();
   Clock::time_point checkpoint_time_ = Clock::now();
   double seconds_before_ = 0;
-  int64_t checkpointed_step_ = -1;
+  int64_t checkpointed_step_ = -1;  // handed to the writer, and not known to have failed
+  std::string unsaved_;             // why the last checkpoint was not saved, or ""
+  // The best validation when the newest checkpoint was staged, and when the newest file was.
+  struct Best {
+    std::optional<int64_t> step;
+    double loss = 0;
+  };
+  Best staged_best_, saved_best_;
   int64_t logged_tokens_ = 0;  // tokens and seconds of steps since the last line of metrics
   double logged_seconds_ = 0;
   std::string plot_note_;
+  CheckpointWriter writer_;  // last: it ends first, while the logs that it flushes are open
 };
 
 // The result of a run that is done already: nothing is touched then, not even its logs.
@@ -115,6 +124,7 @@ std::optional<TrainResult> Session::begin() {
   }
   if (logs) {
     checkpointed_step_ = trainer_.steps_done();
+    saved_best_ = {state_.best_step, state_.best_loss};
     if (const auto result = earlier_result()) return result;
   } else {
     std::filesystem::remove(files_.path("result.json"));
@@ -128,7 +138,7 @@ std::optional<TrainResult> Session::begin() {
   start.steps = run_.train.steps;
   start.parameters = run_.model->params().parameter_count();
   start.trainable = trainer_.optimizer().trainable_count();
-  start.memory_bytes = trainer_.optimizer().memory_bytes();
+  start.memory_bytes = trainer_.optimizer().memory_bytes() + writer_.staging_bytes();
   const double per_epoch = run_.batches->steps_per_epoch();
   start.epochs = per_epoch > 0 ? static_cast<double>(run_.train.steps) / per_epoch : 0;
   start.threads = scorer_.context().threads;
@@ -174,26 +184,42 @@ bool Session::checkpoint_due() const {
          seconds_between(checkpoint_time_, Clock::now()) >= run_.log.checkpoint_seconds;
 }
 
-// Staged here, written and verified by the writer's thread while training goes on.
+// Staged here; the writer's thread writes and verifies it while training goes on.
 void Session::checkpoint() {
   settle();
   if (checkpointed_step_ == trainer_.steps_done()) return;
+  StagedCheckpoint& staged = writer_.stage();
+  tell(writer_.poll());  // before the state is staged: a save that failed changes which is the best
   state_.seconds = seconds();
-  save_run(run_, trainer_, state_, files_, writer_);
+  trainer_.stage(staged);
+  writer_.start(checkpoint_job(run_, trainer_, state_, files_));
+  staged_best_ = {state_.best_step, state_.best_loss};
   checkpointed_step_ = trainer_.steps_done();
   checkpoint_time_ = Clock::now();
 }
 
-void Session::tell(const CheckpointOutcome& outcome) {
-  if (outcome.saved) {
-    observer_.on_checkpoint(outcome.step, outcome.path);
-    if (!outcome.problem.empty()) observer_.on_note("warning: " + outcome.problem);
-    return;
+void Session::tell(const std::vector<CheckpointOutcome>& outcomes) {
+  for (const CheckpointOutcome& outcome : outcomes) {
+    unsaved_ = outcome.saved ? "" : outcome.problem;
+    if (outcome.saved) {
+      saved_best_ = staged_best_;
+      observer_.on_checkpoint(outcome.step, outcome.path);
+      if (!outcome.problem.empty()) observer_.on_note("warning: " + outcome.problem);
+      continue;
+    }
+    if (checkpointed_step_ == outcome.step) checkpointed_step_ = -1;
+    if (state_.best_step == outcome.step) {  // those weights are gone: the best before it counts
+      state_.best_step = saved_best_.step;
+      state_.best_loss = saved_best_.loss;
+    }
+    observer_.on_note(fmt::format("warning: checkpoint of step {} not saved: {}; the run goes on",
+                                  outcome.step, outcome.problem));
   }
-  if (checkpointed_step_ == outcome.step) checkpointed_step_ = -1;
-  observer_.on_note(fmt::format("warning: checkpoint of step {} not saved: {}; earlier ones are as "
-                                "they were",
-                                outcome.step, outcome.problem));
+}
+
+void Session::finish_saving() {
+  tell(writer_.finish());
+  if (!unsaved_.empty()) throw Error("the last checkpoint was not saved: " + unsaved_);
 }
 
 bool Session::validation_due(int64_t step) const {
@@ -252,7 +278,7 @@ void Session::train_step() {
     settle();
     if (state_.best_step != best_before || checkpoint_due()) checkpoint();
   }
-  for (const CheckpointOutcome& outcome : writer_.poll()) tell(outcome);
+  tell(writer_.poll());
 }
 
 void Session::draw() {
@@ -297,6 +323,7 @@ bool Session::load_weights(int64_t step) {
 
 // After the last step: keeps the weights of the best validation, scored on every validation token.
 TrainResult Session::finish() {
+  finish_saving();
   TrainResult report = result();
   if (state_.final_eval) {
     Evaluation kept = *state_.final_eval;
@@ -326,17 +353,12 @@ TrainResult Session::go() {
   while (!done()) {
     if (stop_requested()) {
       checkpoint();
-      for (const CheckpointOutcome& outcome : writer_.finish()) {
-        // Who stops a run relies on its last checkpoint.
-        if (!outcome.saved && outcome.step == trainer_.steps_done()) throw Error(outcome.problem);
-        tell(outcome);
-      }
+      finish_saving();
       draw();
       return result();
     }
     train_step();
   }
-  for (const CheckpointOutcome& outcome : writer_.finish()) tell(outcome);
   return finish();
 }
 

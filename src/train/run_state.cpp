@@ -105,9 +105,8 @@ void RunFiles::sync() {
   events_.log().sync();
 }
 
-void save_run(const TrainRun& run, const Trainer& trainer, const RunState& state, RunFiles& files,
-              CheckpointWriter& writer) {
-  trainer.stage(writer.stage());
+CheckpointJob checkpoint_job(const TrainRun& run, const Trainer& trainer, const RunState& state,
+                             RunFiles& files) {
   CheckpointJob job;
   job.step = trainer.steps_done();
   job.manifest.set("kind", kKind);
@@ -121,7 +120,7 @@ void save_run(const TrainRun& run, const Trainer& trainer, const RunState& state
   job.flush_logs = [&files] { files.sync(); };
   job.keep = run.log.keep;
   job.best = state.best_step;
-  writer.start(std::move(job));
+  return job;
 }
 
 std::optional<JsonValue> resume_run(const TrainRun& run, Trainer& trainer, RunState& state,

@@ -49,10 +49,10 @@ class RunFiles {
   EventLog events_;
 };
 
-/// Stages OUT/checkpoints/checkpoint-STEP.adder and hands it to the writer, which also drops what is
-/// no longer kept. `files` must outlive the writing.
-void save_run(const TrainRun& run, const Trainer& trainer, const RunState& state, RunFiles& files,
-              CheckpointWriter& writer);
+/// What makes OUT/checkpoints/checkpoint-STEP.adder of the trainer's staged tensors, with the logs as
+/// long as they are now. `files` must outlive the writing.
+CheckpointJob checkpoint_job(const TrainRun& run, const Trainer& trainer, const RunState& state,
+                             RunFiles& files);
 
 /// Loads the newest valid checkpoint into trainer and state and returns the sizes of the logs when
 /// it was saved. Nothing when there is no checkpoint. Error when recipe or data differ.
