@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "core/context.h"
 #include "core/rng.h"
+#include "core/workspace.h"
 #include "kernels/ref/s6_ref.h"
 #include "kernels/ref/ssd_ref.h"
 #include "kernels/ssd/ssd.h"
@@ -88,17 +88,10 @@ struct Ssd {
     return args;
   }
   void run(const std::string& line) {
-    const auto call = [&](Context& context) {
+    Workspace(1).run([&](Context& context) {
       ssd_forward(context, shape, forward(), {.name = line});
       ssd_backward(context, shape, backward(), {.name = line});
-    };
-    Context context;
-    Arena plan;
-    context.arena = &plan;
-    call(context);
-    Arena arena(plan.peak_bytes());
-    context.arena = &arena;
-    call(context);
+    });
   }
   void run_reference() {
     ref::ssd_forward(shape, forward());

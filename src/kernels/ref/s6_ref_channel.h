@@ -1,4 +1,4 @@
-// What the real and the complex reference of s6 share: one channel's inputs, the sums over
+// The real and the complex reference of s6 share this: one channel's inputs, the sums over
 // channels, and the running error bound. `shape` is flat here: a complex state counts as two
 // numbers, the real part first.
 #pragma once
@@ -44,7 +44,7 @@ struct Channel {
   }
   Bounded<Acc> decay(const Bounded<Acc>& delta, int64_t n) const {
     const Acc a = std::exp(delta.value * A(n));
-    // Where a is 0 its error is, too, whatever the exponent's.
+    // A decay of 0 has no error, whatever that of the exponent.
     return {a, a == 0 ? Acc(0) : a * (1 + std::abs(A(n)) * delta.bound)};
   }
 };
@@ -111,7 +111,7 @@ void put_output(const Channel<T>& channel, const S6Forward<T>& args, int64_t t,
   put(args.y, channel, t, y, absolute);
 }
 
-/// What a token's sums over states leave for its own gradients.
+/// The sums over states of one token, from which its own gradients follow.
 template <class Acc>
 struct TokenSums {
   Step<Acc> step;

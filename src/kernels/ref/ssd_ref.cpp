@@ -66,7 +66,7 @@ struct Head {
       prefix += step.delta.value * A();
       const Acc a = std::exp(step.delta.value * A());
       const Acc summed = form == SsdForm::chunked ? std::abs(prefix) : Acc(0);
-      // Where a is 0 its error is, too, whatever the exponent's.
+      // A decay of 0 has no error, whatever that of the exponent.
       step.decay = {a, a == 0 ? Acc(0) : a * (1 + std::abs(A()) * step.delta.bound + summed)};
       steps.push_back(step);
     }

@@ -10,7 +10,7 @@
 
 namespace adder::ref {
 
-/// Whose rounding is evaluated or bounded. The exact result is the same.
+/// The form whose rounding is evaluated or bounded; all forms have the same exact result.
 enum class SsdForm : uint8_t {
   recurrent,  // the recurrence as it stands
   // Sums over pairs of tokens: a state or its gradient counts with the sizes of its terms, since

@@ -67,8 +67,9 @@ void run(Context& context, S6Shape shape, Direction direction, const Args& args,
 bool accepts_real(const Caps&, const S6Shape& shape) { return !shape.complex; }
 bool accepts_complex(const Caps&, const S6Shape& shape) { return shape.complex; }
 
-/// Nanoseconds of one token of one word of channels on one core (measured on Sapphire Rapids, the
-/// same for 16 lanes as for 8): states, then softplus, gate and traffic.
+/// Nanoseconds that one token of one word of channels takes on one core: softplus, gate and
+/// traffic, and so much for each state. Measured on Sapphire Rapids, where 16 lanes take as long as
+/// 8.
 template <class T>
 double word_ns(const S6Shape& shape, Direction direction) {
   const double states = static_cast<double>(s6::padded_states(shape.state));
@@ -76,7 +77,8 @@ double word_ns(const S6Shape& shape, Direction direction) {
   return width * (direction == Direction::backward ? 40 + 5.0 * states : 16 + 1.75 * states);
 }
 
-/// Microseconds when `items` equal items go over the threads, `ns` altogether on one.
+/// Microseconds on kPredictedThreads threads for `items` equal items that take `ns` nanoseconds
+/// altogether on one.
 double spread_us(double ns, int64_t items) {
   if (items == 0) return 1.0;
   const int64_t rounds = s6::ceil_div(items, kPredictedThreads);
@@ -169,7 +171,7 @@ std::span<const S6Line<T>> s6_lines() {
        predict_chunked_us<T>,
        s6::sequential_scratch<T>,
        {s6::chunked_forward<T>, s6::chunked_backward<T>}},
-      // Where segments begin depends on the length: no exact class.
+      // No exact class: segments begin at places that depend on the length.
       {cpu_line<T>("parallel", 0),
        accepts_real,
        predict_parallel_us<T>,

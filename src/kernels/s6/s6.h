@@ -1,5 +1,15 @@
 // Kernel family `s6`: the selective scan of Mamba-1 (arXiv 2312.00752; math.md section 3).
 //
+//   s6.h, s6.cpp              shape, arguments, doors; checks, costs, predictions, the table
+//   s6_lines.h                the functions behind the table
+//   s6_plan.h                 how a call is cut into work; s6_scratch.cpp: scratch of each line
+//   s6_words-inl.h            words of channels: decay, softplus, exchange with rows of states
+//   s6_rows-inl.h             rows of the views, B, C and A as words
+//   s6_forward-inl.h          the forward scan; s6_forward.cpp: lines "sequential" and "chunked"
+//   s6_backward-inl.h         the backward scan and its sums; s6_backward_block-inl.h: one block of
+//                             its states; s6_backward.cpp: these two lines
+//   s6_parallel.cpp           line "parallel"; s6_complex.cpp: line "complex"
+//
 //   delta = clamp(softplus(dt + dt_bias), dt_min, dt_max)          (each part optional)
 //   h_t   = exp(delta_t A) h_{t-1} + delta_t u_t B_t               (dim x state)
 //   y_t   = <C_t, h_t> + D u_t, times silu(z_t) where z is given
@@ -35,8 +45,7 @@ struct S6Shape {
   bool softplus = true;   // off: dt (+ dt_bias) is used as it is
   bool gated = false;     // z is given
   bool complex = false;   // A, B, C and the states are complex: (re, im) pairs
-  // Which optional arguments are there matters to cost() only.
-  Layout layout = {};  // set by the doors
+  Layout layout = {};     // set by the doors
 
   bool packed() const { return sequences > 0; }
   bool empty() const { return batch == 0 || len == 0; }
@@ -44,8 +53,8 @@ struct S6Shape {
   int64_t state_numbers() const { return complex ? 2 * state : state; }
   /// Rows of h0 and hT: one a sequence.
   int64_t state_rows() const { return packed() ? sequences : batch; }
-  /// Chunk-boundary states that forward saves: an upper bound that serves packed rows too. The state
-  /// that enters chunk c of packed sequence q has the index cu_seqlens[q] / kS6Chunk + q + c.
+  /// Chunk-boundary states that forward saves: an upper bound that serves packed rows too. The
+  /// state that enters chunk c of packed sequence q has the index cu_seqlens[q] / kS6Chunk + q + c.
   int64_t saved_chunks() const {
     return (len + kS6Chunk - 1) / kS6Chunk + (packed() ? sequences : 0);
   }
@@ -120,9 +129,9 @@ bool is_constant(const TokenView<T>& view) {
   return view.batch_stride == 0 && view.token_stride == 0;
 }
 
-/// The (real parts of the) entries of A, shape (dim, state_numbers), are <= 0, else Error "bad shape"
-/// at "s6: A". For host arrays where they enter the engine: doors read no contents. NaN passes: it
-/// shows in the result, where the caller looks for it.
+/// The (real parts of the) entries of A, shape (dim, state_numbers), are <= 0, else Error "bad
+/// shape" at "s6: A". For host arrays where they enter the engine: doors read no contents. NaN
+/// passes: it shows in the result, where the caller looks for it.
 template <class Acc>
 void check_decay(const S6Shape& shape, std::span<const Acc> A);
 

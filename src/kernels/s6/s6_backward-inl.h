@@ -42,7 +42,7 @@ struct BackwardJob {
   int64_t rows_size() const { return shape->batch * shape->len * shape->groups * shape->state; }
 };
 
-/// Sums over lanes of a block's dB and dC into the tile's partial rows.
+/// Sums a block's dB and dC over their lanes into the tile's partial rows.
 template <class T, class C>
 HWY_NOINLINE void reduce_block(const BackwardJob<T>& job, const Run& run, const s6::Tile& tile,
                                int64_t state, const BlockBuffers<C>& block) {
@@ -69,8 +69,9 @@ int64_t saved_index(const BackwardJob<T>& job, const s6::Segment& segment, const
          (run.begin - segment.begin) / kS6Chunk;
 }
 
-/// During the first two blocks the inputs of the chunk before this one, then the outputs of this
-/// chunk and the saved state that enters the chunk before it; else `nothing`.
+/// Aims during the first two blocks at the inputs of the chunk before this one, during the next two
+/// at the outputs of this chunk and at the saved state that enters the chunk before it, and after
+/// that at `nothing`.
 template <class T>
 void aim_ahead(const BackwardJob<T>& job, const s6::Segment& segment, const Run& run,
                const Lane& lane, int64_t state, const void* nothing, Ahead* ahead) {
@@ -96,7 +97,8 @@ void aim_ahead(const BackwardJob<T>& job, const s6::Segment& segment, const Run&
   }
 }
 
-/// The inputs of one word in the chunk that a segment begins with: nobody has fetched them.
+/// Fetches the inputs of one word in the chunk that a segment begins with, since no block before
+/// has.
 template <class T>
 void fetch_inputs(const S6Backward<T>& args, const Run& run, const Lane& lane,
                   const void* nothing) {
@@ -110,8 +112,8 @@ void fetch_inputs(const S6Backward<T>& args, const Run& run, const Lane& lane,
   }
 }
 
-/// The block that starts at `state`, for all words of the tile; a word's rows are prepared before
-/// its first block and used up after its last one, while they are in L1.
+/// Takes the block that starts at `state` for all words of the tile. A word's rows are prepared
+/// before its first block and used up after its last one, while they are in L1.
 template <class T, class C>
 void backward_block(const BackwardJob<T>& job, const s6::Segment& segment, const Run& run,
                     const s6::Tile& tile, int64_t state, C* mu, const PartialSums<C>& sums,
@@ -144,8 +146,9 @@ void backward_block(const BackwardJob<T>& job, const s6::Segment& segment, const
   reduce_block(job, run, tile, state, *block);
 }
 
-/// The gradients of the segment's tokens, from mu (tile.words, states, kLanes), the gradient of the
-/// state that leaves it, which becomes that of the state that enters it. Adds to `sums`.
+/// Writes the gradients of the segment's tokens and adds to `sums`. mu (tile.words, states, kLanes)
+/// comes as the gradient of the state that leaves the segment and becomes the gradient of the state
+/// that enters it.
 template <class T, class C>
 void backward_segment(const BackwardJob<T>& job, const s6::Segment& segment, const s6::Tile& tile,
                       C* mu, const PartialSums<C>& sums) {
@@ -166,7 +169,7 @@ void backward_segment(const BackwardJob<T>& job, const s6::Segment& segment, con
   }
 }
 
-/// mu at the end of a sequence: ghT or zero.
+/// At the end of a sequence mu is ghT, or zero.
 template <class T, class C>
 void load_final_gradient(const BackwardJob<T>& job, int64_t row, const s6::Tile& tile, C* mu) {
   for (int64_t w = 0; w < tile.words; ++w) {
@@ -186,7 +189,7 @@ void store_entering_gradient(const BackwardJob<T>& job, int64_t row, const s6::T
   }
 }
 
-/// dB or dC of a constant B or C (s6.h): the sum over all tokens and tiles, rounded once.
+/// Writes dB or dC of a constant B or C (s6.h): the sum over all tokens and tiles, rounded once.
 template <class T>
 void sum_tokens(const BackwardJob<T>& job, const TokenView<T>& out, const accumulate_t<T>* partial,
                 int threads) {
@@ -207,7 +210,7 @@ void sum_tokens(const BackwardJob<T>& job, const TokenView<T>& out, const accumu
   });
 }
 
-/// dB and dC of all tokens: the sum over the tiles of a group, rounded once.
+/// Writes dB or dC of all tokens: the sum over the tiles of a group, rounded once.
 template <class T>
 void sum_tiles(const BackwardJob<T>& job, const TokenView<T>& out, const accumulate_t<T>* partial,
                int threads) {
@@ -217,9 +220,10 @@ void sum_tiles(const BackwardJob<T>& job, const TokenView<T>& out, const accumul
   if (is_constant(out)) return sum_tokens(job, out, partial, threads);
   const int64_t width = shape.groups * shape.state;
   const int64_t tokens = shape.batch * shape.len;
-  parallel_for(threads, s6::ceil_div(tokens, kS6Chunk), [&](int64_t item) {
+  constexpr int64_t kTokens = 32;  // of an item
+  parallel_for(threads, s6::ceil_div(tokens, kTokens), [&](int64_t item) {
     const Words<C> d;
-    for (int64_t i = item * kS6Chunk; i < HWY_MIN(tokens, (item + 1) * kS6Chunk); ++i) {
+    for (int64_t i = item * kTokens; i < HWY_MIN(tokens, (item + 1) * kTokens); ++i) {
       T* to = out.row(i / shape.len, i % shape.len);
       for (int64_t n = 0; n < width; n += kLanes<C>) {
         const auto lanes = static_cast<size_t>(HWY_MIN(kLanes<C>, width - n));
@@ -301,7 +305,7 @@ void sum_bundles(const BackwardJob<T>& job, const PartialSums<accumulate_t<T>>& 
   });
 }
 
-/// Carves what both cuts need; `parts` sets of partial sums.
+/// Carves the arrays that both cuts need, with `parts` sets of partial sums.
 template <class T>
 BackwardJob<T> carve_backward(const S6Shape& shape, const S6Backward<T>& args, Exec* exec,
                               int64_t parts, PartialSums<accumulate_t<T>>* sums) {

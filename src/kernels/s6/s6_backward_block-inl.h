@@ -23,7 +23,7 @@ namespace adder::HWY_NAMESPACE {
 
 inline constexpr int64_t kBlock = s6::kStateBlock;
 
-/// What one word of channels carries for one token and every block of states reads.
+/// The values that one word of channels carries for one token and that every block of states reads.
 template <class C>
 struct TokenRow {
   HWY_ALIGN C delta[kLanes<C>];
@@ -33,7 +33,7 @@ struct TokenRow {
   C s1[kLanes<C>];  // sum over states of lam B
   C s2[kLanes<C>];  // sum over states of A2 lam a h_{t-1}
 };
-/// What is prepared before and used after the blocks.
+/// These are prepared before the blocks and used after them.
 template <class C>
 struct GateRow {
   HWY_ALIGN C slope[kLanes<C>];  // d delta / d dt
@@ -48,7 +48,7 @@ struct WordRows {
 template <class C>
 inline constexpr int64_t kTileWords = s6::kMaxTileChannels / kLanes<C>;
 
-/// What one block of states carries for one token.
+/// The values that one block of states carries for one token.
 template <class C>
 struct StateRow {
   static constexpr int64_t kSize = kBlock * kLanes<C>;
@@ -64,7 +64,7 @@ struct BlockBuffers {
   HWY_ALIGN C C_rows[kS6Chunk * kBlock];
 };
 
-/// delta, its slope and delta * u.
+/// Finds delta, its slope and delta * u.
 template <bool kPlain, class T, class C>
 HWY_NOINLINE void prepare_steps(bool softplus, const S6Inputs<T>& in, const Run& run,
                                 const Lane& lane, WordRows<C>* word) {
@@ -98,7 +98,7 @@ HWY_NOINLINE void prepare_steps(bool softplus, const S6Inputs<T>& in, const Run&
   }
 }
 
-/// gy before the gate, and what turns y into dz.
+/// Finds gy before the gate, and the factor that turns y into dz.
 template <bool kPlain, class T, class C>
 HWY_NOINLINE void prepare_gates(const S6Backward<T>& args, const Run& run, const Lane& lane,
                                 WordRows<C>* word) {
@@ -138,8 +138,8 @@ void prepare_rows(bool softplus, const S6Backward<T>& args, const Run& run, cons
   }
 }
 
-/// Views whose lines a block fetches: one while it goes forward, one on the way back. One line a
-/// token is what the line fill buffers keep up with.
+/// A block fetches lines of two views, one while it goes forward and one on the way back: the line
+/// fill buffers keep up with one line a token.
 inline constexpr int kBlockViews = 2;
 
 /// One word and one block of states.
@@ -159,7 +159,7 @@ struct BlockWord {
 // The argument structs come by value: stores through their pointers could change others, which
 // would then be read again for every token.
 
-/// Decays and entering states of the chunk; y is added to (kFirst: begins at 0).
+/// Keeps decays and entering states of the chunk, and adds to y (kFirst: y begins at 0).
 template <bool kFirst, class C>
 HWY_NOINLINE void block_forward(const BlockWord<C> word, const Ahead ahead) {
   const Words<C> d;
@@ -193,7 +193,7 @@ HWY_NOINLINE void block_forward(const BlockWord<C> word, const Ahead ahead) {
   for (int64_t n = 0; n < kBlock; ++n) hn::Store(h[n], d, word.h + n * kLanes<C>);
 }
 
-/// kFirst: s1 and s2 begin at 0. kFirstWord: dB and dC do.
+/// Goes back over the chunk. kFirst: s1 and s2 begin at 0. kFirstWord: dB and dC do.
 template <bool kFirst, bool kFirstWord, class C>
 HWY_NOINLINE void block_reverse(const BlockWord<C> word, const Ahead ahead) {
   const Words<C> d;

@@ -1,6 +1,7 @@
 // Line "complex": A, B, C and the states are complex (math.md 3.5). A complex state is two numbers
 // of the layout, so the cut, the partial sums and their order are those of a real scan with twice
-// the states; only the recurrence differs. Chunks in order, states one after the other.
+// the states; only the recurrence differs. It takes chunks in order, and in a chunk one state after
+// the other.
 #include "kernels/s6/s6_lines.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -85,8 +86,8 @@ HWY_INLINE Pair<Words<C>> broadcast_pair(const S6Inputs<T>& in, const TokenView<
   return {hn::Set(d, static_cast<C>(at[0])), hn::Set(d, static_cast<C>(at[1]))};
 }
 
-/// One pair of states over the tokens of a run; y is added to. `entering` (count + 1, 2, kLanes)
-/// and `decays` (count, 2, kLanes), where given, keep what backward needs.
+/// Takes one pair of states over the tokens of a run and adds to y. `entering` (count + 1, 2,
+/// kLanes) and `decays` (count, 2, kLanes), where given, keep what backward needs.
 template <class T, class C>
 HWY_NOINLINE void scan_pair(const S6Inputs<T>& in, const Run& run, int64_t offset, const C* rates,
                             C* state, ScanRow<C>* tokens, C* entering, C* decays) {
@@ -144,7 +145,7 @@ void forward(const S6Shape& shape, const S6Forward<T>& args, Exec exec) {
   forward_whole_sequences(flat(shape), args, exec, 2, scan);
 }
 
-/// What backward keeps of one token of one word, beside its ScanRow.
+/// Backward keeps these for one token of one word, beside its ScanRow.
 template <class C>
 struct GradientRow {
   HWY_ALIGN C gy[kLanes<C>];  // of y before the gate
@@ -160,7 +161,7 @@ struct RunBuffers {
   HWY_ALIGN C decays[kS6Chunk * 2 * kLanes<C>];
 };
 
-/// gy of the ungated y; clears the sums.
+/// Finds gy of the ungated y and clears the sums.
 template <class T, class C>
 void prepare_gradients(const S6Backward<T>& args, const Run& run, const Lane& lane,
                        RunBuffers<C>& buffers) {
@@ -194,7 +195,7 @@ HWY_INLINE void add_lanes(const Pair<Words<C>>& value, bool first, C* to) {
   to[1] = first ? im : to[1] + im;
 }
 
-/// Math.md 3.5 for one pair of states, last token first.
+/// Goes back over one pair of states by math.md 3.5, last token first.
 /// q = mu conj(h_{t-1}) = lam conj(a h_{t-1}).
 template <class T, class C>
 HWY_NOINLINE void backward_pair(const BackwardJob<T>& job, const Run& run, int64_t offset,
@@ -233,7 +234,7 @@ HWY_NOINLINE void backward_pair(const BackwardJob<T>& job, const Run& run, int64
   store_pair(d, dA, sums.dA);
 }
 
-/// du, ddt and dz of a run, and its shares of dD and ddt_bias.
+/// Writes du, ddt and dz of a run, and adds to its sums of dD and ddt_bias.
 template <class T, class C>
 void finish_gradients(const S6Shape& shape, const S6Backward<T>& args, const Run& run,
                       const Lane& lane, RunBuffers<C>& buffers, C* dD_sum, C* ddt_bias_sum) {

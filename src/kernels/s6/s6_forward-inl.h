@@ -1,8 +1,9 @@
-// The forward scan over one segment of one tile, for every line: lines differ in the order in which
-// they visit (token, state) pairs, given by their Order, and in where segments begin.
+// The forward scan over one segment of one tile, for every line. Lines differ in the order in which
+// they visit (token, state) pairs, given by their Order, and in the places where segments begin.
 //
-// Vectorized over channels: B_t and C_t are broadcast, so no sum over lanes is needed. For each
-// (channel, state) the operations and their order are the same whatever the Order, hence the bits:
+// It is vectorized over channels: B_t and C_t are broadcast, so that no sum over lanes is needed.
+// For each (channel, state) the operations and their order are the same whatever the Order, hence
+// the bits:
 //   h = fma(a, h, du * B[n]);  y = fma(C[n], h, y), n ascending from y = 0;  y = fma(D, u, y)
 
 // Per-target include guard (Highway's toggle pattern).
@@ -21,8 +22,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE {
 
-/// What one word of channels carries for one token, side by side: buffers a multiple of 4096 bytes
-/// apart would make loads wait for unrelated stores (the addresses alias).
+/// The values that one word of channels carries for one token. They lie side by side since buffers
+/// a multiple of 4096 bytes apart would make loads wait for unrelated stores (the addresses alias).
 template <class C>
 struct ScanRow {
   HWY_ALIGN C delta[kLanes<C>];
@@ -33,7 +34,7 @@ struct ScanRow {
 // The transcendental chains are cut into passes over the run: a scheduler holds about a hundred
 // waiting operations, so short chains of many tokens overlap where one long chain each would not.
 
-/// delta and delta * u of a run for one word; y is cleared.
+/// Finds delta and delta * u of a run for one word, and clears y.
 template <bool kPlain, class T, class C>
 HWY_NOINLINE void prepare_forward(bool softplus, const S6Inputs<T>& in, const Run& run,
                                   const Lane& lane, ScanRow<C>* rows) {
@@ -57,7 +58,7 @@ HWY_NOINLINE void prepare_forward(bool softplus, const S6Inputs<T>& in, const Ru
   }
 }
 
-/// out = (y + D u) silu(z). Overwrites the rows.
+/// Writes out = (y + D u) silu(z) and overwrites the rows.
 template <bool kPlain, class T, class C>
 HWY_NOINLINE void finish_forward(const S6Forward<T>& args, const Run& run, const Lane& lane,
                                  ScanRow<C>* rows) {
@@ -82,10 +83,10 @@ HWY_NOINLINE void finish_forward(const S6Forward<T>& args, const Run& run, const
   }
 }
 
-/// Lines to fetch for a token of a scan.
+/// So many views have rows fetched ahead: u, dt, z and y.
 inline constexpr int kScanViews = 4;
 
-/// What one word needs to scan a run.
+/// One word of channels and the run that it scans.
 template <class C>
 struct ScanWord {
   const C* a2;  // (states, kLanes)
@@ -94,11 +95,11 @@ struct ScanWord {
   const C* B_rows;  // (count, kSlab), first state of the block at [0]
   const C* C_rows;  // (count, kSlab)
   int64_t count;
-  const Ahead* ahead;  // those still to be fetched
+  const Ahead* ahead;  // views still to be fetched
 };
 
-/// kStates states over all tokens of the run, token by token, the states in registers; fetches
-/// kViews views ahead. kOutputs off: the state only (first pass of the parallel line).
+/// Takes kStates states over all tokens of the run, token by token, with the states in registers,
+/// and fetches kViews views ahead. kOutputs off: the states only (first pass of the parallel line).
 template <int kStates, int kViews, bool kOutputs, class C>
 HWY_NOINLINE void scan_block(const ScanWord<C>& word) {
   const Words<C> d;
@@ -157,11 +158,11 @@ void scan_states(ScanWord<C> word, int64_t states, int views) {
   }
 }
 
-/// All states of a token (up to a slab) before the next token.
+/// Takes all states of a token (up to a slab) before the next token.
 struct TokenOrder {
   static constexpr int kBlock = kSlab;
 };
-/// All tokens of a chunk for a few states, then the next states.
+/// Takes a few states over all tokens of a chunk, then the next states.
 struct ChunkOrder {
   static constexpr int kBlock = s6::kStateBlock;
 };
@@ -196,7 +197,7 @@ void save_state(const ForwardJob<T>& job, const s6::Segment& segment, int64_t st
                   state_row(job.args->saved, *job.shape, index, lane.channel));
 }
 
-/// The rows of the word after `word` in this run, or of the first word in the next run.
+/// Aims at the rows of the word after `word` in this run, or of the first word in the next run.
 template <class T>
 void aim_ahead(const S6Forward<T>& args, const s6::Segment& segment, const s6::Tile& tile,
                const Run& run, int64_t word, const void* nothing, Ahead* ahead) {
@@ -270,7 +271,7 @@ void scan_segment(const ForwardJob<T>& job, const s6::Segment& segment, const s6
   }
 }
 
-/// Enters h0 (or zeros) of the row.
+/// Loads h0 of the row, or zeros, as words.
 template <class T>
 void load_entering_state(const S6Shape& shape, const S6Inputs<T>& in, int64_t row,
                          const s6::Tile& tile, accumulate_t<T>* state) {

@@ -1,5 +1,5 @@
-// The functions behind the table: one set for each storage type, defined once for every SIMD
-// target in s6_sequential.cpp, s6_chunked.cpp, s6_parallel.cpp, s6_backward.cpp and s6_complex.cpp.
+// The functions behind the table: one set for each storage type, compiled for every SIMD target in
+// s6_forward.cpp, s6_backward.cpp, s6_parallel.cpp and s6_complex.cpp.
 #pragma once
 
 #include "core/simd_line.h"
@@ -14,19 +14,20 @@ void chunked_forward(const S6Shape& shape, const S6Forward<T>& args, Exec exec);
 template <class T>
 void parallel_forward(const S6Shape& shape, const S6Forward<T>& args, Exec exec);
 
-/// Serves the sequential and the chunked line: chunks from last to first, blocks of states.
+/// Serves the sequential and the chunked line: it takes chunks from last to first, and in a chunk
+/// one block of states after the other.
 template <class T>
 void chunked_backward(const S6Shape& shape, const S6Backward<T>& args, Exec exec);
 template <class T>
 void parallel_backward(const S6Shape& shape, const S6Backward<T>& args, Exec exec);
 
-/// Complex A: shapes that no other line accepts.
+/// These serve complex A, which no other line accepts.
 template <class T>
 void complex_forward(const S6Shape& shape, const S6Forward<T>& args, Exec exec);
 template <class T>
 void complex_backward(const S6Shape& shape, const S6Backward<T>& args, Exec exec);
 
-/// Scratch of the functions above.
+/// Bytes of scratch that the functions above need, for the widest SIMD target.
 template <class T>
 int64_t sequential_scratch(const Caps& caps, const S6Shape& shape, Direction direction);
 template <class T>

@@ -105,7 +105,7 @@ void forward_by_segments(const S6Shape& shape, const S6Forward<T>& args, Exec ex
   });
 }
 
-/// mu = a (mu + C gy) over a chunk, from its last token to its first.
+/// Takes mu = a (mu + C gy) over a chunk, from its last token to its first.
 template <class C>
 HWY_NOINLINE void adjoint_block(const C* a2, C* mu, const TokenRow<C>* tokens, const C* C_rows,
                                 int64_t count) {
@@ -126,7 +126,7 @@ HWY_NOINLINE void adjoint_block(const C* a2, C* mu, const TokenRow<C>* tokens, c
   for (int64_t n = 0; n < kBlock; ++n) hn::Store(value[n], d, mu + n * kLanes<C>);
 }
 
-/// Phase 1 of backward: mu from zero at the right end, and the sum of delta.
+/// Phase 1 of backward takes mu from zero at the right end, and sums delta.
 template <class T, class C>
 void adjoint_segment(const BackwardJob<T>& job, const s6::Segment& segment, const s6::Tile& tile,
                      C* mu, C* delta_sum) {

@@ -1,6 +1,8 @@
-// How a call of the selective scan is cut into work: by shape (and cu_seqlens) alone, so that the
-// bits do not depend on the number of threads. Shared by all lines; no arithmetic here.
+// Every line cuts a call of the selective scan into work by its shape (and cu_seqlens) alone, so
+// that the bits do not depend on the number of threads. No arithmetic here.
 //
+//   chunk    kS6Chunk consecutive tokens of one sequence, counted from its first: a state is saved
+//            at the beginning of each
 //   word     the channels of one SIMD register; no word straddles a group of B and C
 //   tile     consecutive channels of one group, tile_channels() of them or what is left: shares
 //            B_t and C_t

@@ -1,5 +1,5 @@
-// What forward and backward share: which channels and tokens a word covers, strided rows as words,
-// rows of B and C, the prescaled A, and what to fetch ahead.
+// Forward and backward share this: the channels and tokens that a word covers, strided rows as
+// words, rows of B and C, the prescaled A, and rows that are fetched ahead.
 
 // Per-target include guard (Highway's toggle pattern).
 #if defined(ADDER_KERNELS_S6_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -18,10 +18,10 @@
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE {
 
-/// States whose B and C rows are gathered at a time.
+/// So many states have their rows of B and C gathered at a time.
 inline constexpr int64_t kSlab = 16;
 
-/// Consecutive steps of one batch row, at most a chunk.
+/// Consecutive steps of one batch row that lie in one chunk.
 struct Run {
   int64_t batch;
   int64_t begin;
@@ -50,13 +50,13 @@ inline int64_t slot_of(const S6Inputs<T>& in, int64_t row) {
   return in.state_index == nullptr ? row : in.state_index[row];
 }
 
-/// The row of A, h0, hT, ... that belongs to (slot, channel), or nullptr.
+/// The row of A, h0, hT, ... that belongs to (slot, channel); nullptr where base is.
 template <class P>
 inline P* state_row(P* base, const S6Shape& shape, int64_t slot, int64_t channel) {
   return base == nullptr ? nullptr : base + (slot * shape.dim + channel) * shape.state;
 }
 
-/// Values per channel such as D: zeros when absent.
+/// One word of an array of one value a channel, such as D; zeros where it is absent.
 template <class D, class C>
 HWY_INLINE V<D> load_channel_values(D d, const C* values, const Lane& lane) {
   if (values == nullptr) return hn::Zero(d);
@@ -80,7 +80,8 @@ inline void gather_states(const S6Inputs<T>& in, const TokenView<const T>& view,
   }
 }
 
-/// One word of channels of a run's tokens. kPlain: tokens in order, a whole word, channel stride 1.
+/// One word of channels of a run's tokens. kPlain promises tokens in order, a whole word and
+/// channel stride 1.
 template <bool kPlain, class T>
 class Rows {
  public:
@@ -116,7 +117,7 @@ class Rows {
   T* base_;
 };
 
-/// May the views be read as plain rows (absent views may)?
+/// True where the views may be read as plain rows; absent views may.
 template <class T, class... Views>
 bool plain_rows(const S6Inputs<T>& in, const Lane& lane, const Views&... views) {
   return in.order == nullptr && lane.count == kLanes<accumulate_t<T>> &&
@@ -135,15 +136,17 @@ struct Limits {
   }
 };
 
-/// One view's rows that the next word or run will touch, fetched while this one computes: the scan
-/// of a token takes about as long as a cache line takes to arrive.
+/// The rows of one view that the next word or run will touch. They are fetched while this one
+/// computes, one token at a time, since the scan of a token takes about as long as a cache line
+/// takes to arrive.
 struct Ahead {
   const char* row;
   int64_t stride;  // bytes from token to token
 
-  /// Into L2: rows whose stride is a large power of two would fill a few sets of L1.
+  /// Fetches into L2: rows whose stride is a large power of two would fill a few sets of L1.
   HWY_INLINE void fetch(int64_t t) const { __builtin_prefetch(row + t * stride, 0, 2); }
-  /// `nothing` is fetched again and again where the view is absent.
+  /// An absent view has no rows: then every token fetches the one line at `nothing`, which is in
+  /// the cache already, so that the loop needs no branch.
   template <class T>
   static Ahead of(const TokenView<T>& view, const Run& run, int64_t channel, const void* nothing) {
     if (!view || run.count <= 0) return {static_cast<const char*>(nothing), 0};
@@ -153,8 +156,8 @@ struct Ahead {
 };
 
 /// A as words, zeros in the padding. The first word of each `rate_words` is multiplied by log2(e),
-/// once for the whole call (math.md 0.5): 1 of 1 where A is real, the real parts, 1 of 2, where it is
-/// complex.
+/// once for the whole call (math.md 0.5): 1 of 1 where A is real, the real parts, 1 of 2, where it
+/// is complex.
 template <class C>
 void scale_decay_rates(const S6Shape& shape, const s6::Cut& cut, const C* A, int64_t rate_words,
                        int threads, C* a2) {

@@ -1,4 +1,5 @@
-// Scratch of the lines: what their functions carve, counted for the widest SIMD target.
+// The scratch of a line is the sum of the arrays that its functions carve, counted for the widest
+// SIMD target.
 #include <algorithm>
 
 #include "kernels/s6/s6_lines.h"
@@ -12,8 +13,8 @@ int64_t block_bytes(int64_t count) {
   return align_up(count * static_cast<int64_t>(sizeof(C)));
 }
 
-/// A log2(e), `parts` states or gradients of states, and in backward `parts` sets of partial sums
-/// and the partial rows of dB and dC.
+/// Every line carves A log2(e) and `parts` states or gradients of states, in backward also `parts`
+/// sets of partial sums and the partial rows of dB and dC.
 template <class C>
 int64_t common_bytes(const S6Shape& shape, Direction direction, int64_t parts) {
   const int64_t channels = padded_channels<C>(shape);

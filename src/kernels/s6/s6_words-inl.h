@@ -1,6 +1,6 @@
 // The words of the selective scan: decay, softplus, sigmoid, strided loads, and the exchange
-// between rows of states (channel, state) and words of channels (state, lane). Once per target;
-// C is the compute type, T the storage type.
+// between rows of states (channel, state) and words of channels (state, lane). The file is compiled
+// once for each target; C is the compute type, T the storage type.
 
 // Per-target include guard (Highway's toggle pattern).
 #if defined(ADDER_KERNELS_S6_WORDS_INL_H_) == defined(HWY_TARGET_TOGGLE)

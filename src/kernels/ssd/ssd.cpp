@@ -152,7 +152,7 @@ std::vector<SsdLine<T>> list_lines() {
        ssd::quadratic_us<T>,
        ssd::quadratic_scratch<T>,
        {ssd::quadratic_forward<T>, ssd::quadratic_backward<T>}},
-      // How products are cut depends on the chunk: no exact class.
+      // No exact class: products are cut by the chunk.
       {cpu_line<T>("chunked", 0),
        ssd::chunked_accepts,
        ssd::chunked_us<T>,

@@ -1,5 +1,24 @@
 // Kernel family `ssd`: state space duality, the operator of Mamba-2 (arXiv 2405.21060; math.md
-// section 4). Per head, with group g = head / (heads / groups) and one scalar decay a token:
+// section 4).
+//
+//   ssd.h, ssd.cpp              shape, arguments, doors; checks, costs, the table of lines
+//   ssd_lines.h                 the functions behind the table
+//   ssd_plan.h                  sequences and chunks, the same for all lines
+//   ssd_outputs-inl.h           skip, gate and their gradients, for the next two lines
+//   ssd_recurrent*              line "recurrent": _plan.h and _space.h its cut and scratch,
+//                               _scratch.cpp scratch and prediction, -inl.h and _backward-inl.h the
+//                               scans, .cpp and _backward.cpp the passes over a call
+//   ssd_quadratic*              line "quadratic", named alike; -inl.h the decays of its matrix
+//   ssd_chunk_plan.h            the lines "chunked*": how they are cut; _space.h and _scratch.cpp:
+//                               scratch and prediction; _rows-inl.h: rows, steps and decays;
+//                               _tiles-inl.h and _bf16_tiles-inl.h: products; _forward-inl.h,
+//                               _backward-inl.h and _backward_pass-inl.h: the passes
+//   ssd_chunked.cpp,            line "chunked": forward and backward
+//   ssd_chunked_backward.cpp
+//   ssd_chunk_bf16.h            products of bf16 operands, in ssd_chunked_amx.cpp and
+//                               ssd_chunked_avx512bf16.cpp; ssd_chunked_bf16.cpp: these two lines
+//
+// Per head, with group g = head / (heads / groups) and one scalar decay a token:
 //
 //   delta = clamp(softplus(dt + dt_bias), dt_min, dt_max)          (each part optional)
 //   h_t   = exp(delta_t A) h_{t-1} + delta_t x_t B_t^T             (head_dim x state)
@@ -42,8 +61,8 @@ struct SsdShape {
   int64_t state_rows() const { return packed() ? sequences : batch; }
   int64_t state_elements() const { return heads * head_dim * state; }  // of one row
   int64_t d_elements() const { return d_per_channel ? inner() : heads; }
-  /// Chunk-boundary states that forward saves: an upper bound that serves packed rows too. The state
-  /// that enters chunk c of packed sequence q has the index cu_seqlens[q] / chunk + q + c.
+  /// Chunk-boundary states that forward saves: an upper bound that serves packed rows too. The
+  /// state that enters chunk c of packed sequence q has the index cu_seqlens[q] / chunk + q + c.
   int64_t saved_chunks() const { return (len + chunk - 1) / chunk + (packed() ? sequences : 0); }
   int64_t saved_elements() const { return batch * saved_chunks() * state_elements(); }
 
@@ -53,8 +72,9 @@ struct SsdShape {
   std::string describe() const;
 };
 
-/// The chunk that trains best, forward and backward together, in f32 and bf16: where states are
-/// large, what passes between chunks costs more than what stays inside.
+/// The chunk that trains fastest in f32 and bf16, forward and backward together. It is longer where
+/// states are large: passing a state from chunk to chunk then costs more than the pairs of tokens
+/// inside a chunk.
 int64_t ssd_chunk_for(int64_t head_dim, int64_t state);
 
 /// Inputs that forward and backward share. Views are (batch, len, channels), channel stride 1.

@@ -50,7 +50,7 @@ struct BackwardJob {
   }
   bool enters_zero(const ssd::Chunk& chunk) const { return chunk.first && args.in.h0 == nullptr; }
   bool leaves_zero(const ssd::Chunk& chunk) const { return chunk.last && args.ghT == nullptr; }
-  /// Does anybody want the gradient of the entering state?
+  /// True where the gradient of the entering state is needed.
   bool passes_on(const ssd::Chunk& chunk) const { return !chunk.first || args.dh0 != nullptr; }
 };
 

@@ -70,7 +70,7 @@ void walk_chunk_back(const BackwardJob<T, Tiles>& job, int64_t index, int64_t bl
   work.finish_block();
 }
 
-/// First pass of a split: what each chunk adds to the gradient of its entering state.
+/// First pass of a split: finds the sum that each chunk adds to the gradient of its entering state.
 template <class T, class Tiles>
 void add_chunk_back(const BackwardJob<T, Tiles>& job, int64_t index, int64_t block,
                     ssd::BackwardSpace<accumulate_t<T>>& space) {
@@ -85,8 +85,8 @@ void add_chunk_back(const BackwardJob<T, Tiles>& job, int64_t index, int64_t blo
   }
 }
 
-/// Second pass, one head of a sequence from its last chunk to its first: in place of what a chunk
-/// adds comes the gradient of the state that leaves it.
+/// Second pass: takes one head of a sequence from its last chunk to its first. The gradient of the
+/// state that leaves a chunk takes the place of the sum that the chunk adds.
 template <class T, class Tiles>
 void pass_sequence_back(const BackwardJob<T, Tiles>& job, int64_t row, int64_t head,
                         accumulate_t<T>* carried) {
@@ -116,7 +116,7 @@ void pass_sequence_back(const BackwardJob<T, Tiles>& job, int64_t row, int64_t h
   }
 }
 
-/// Third pass: every other gradient of one chunk.
+/// Third pass: finds every other gradient of one chunk.
 template <class T, class Tiles>
 void chunk_gradients(const BackwardJob<T, Tiles>& job, int64_t index, int64_t block,
                      ssd::BackwardSpace<accumulate_t<T>>& space) {
@@ -132,7 +132,7 @@ void chunk_gradients(const BackwardJob<T, Tiles>& job, int64_t index, int64_t bl
   work.finish_block();
 }
 
-/// out[i] = the sum of parts[chunk][i] over the chunks that have tokens, or that much more.
+/// Writes the sum of parts[chunk][i] over the chunks that have tokens to out[i], or adds it there.
 template <class T, class Tiles>
 void sum_parts(const BackwardJob<T, Tiles>& job, const accumulate_t<T>* parts, int64_t width,
                accumulate_t<T>* out) {

@@ -36,12 +36,13 @@ struct ForwardJob {
   bool walks;
 
   int64_t state_size() const { return shape.head_dim * shape.state; }
-  /// The state that enters a chunk: kept for backward, else in scratch, one a row in a walk.
+  /// The state that enters a chunk. It lies in `saved` where backward needs it, else in scratch,
+  /// where a walk has one state a row.
   C* entering(const ssd::Chunk& chunk, int64_t head) const {
     if (args.saved == nullptr && walks) return state_at(scratch.states, chunk.row, head);
     return state_at(args.saved != nullptr ? args.saved : scratch.states, chunk.saved, head);
   }
-  /// That of the next chunk; in between, what this chunk adds to the state.
+  /// The state that enters the next chunk. In a split it first holds the sum that this chunk adds.
   C* leaving(const ssd::Chunk& chunk, int64_t head) const {
     if (args.saved == nullptr && walks) return entering(chunk, head);
     return entering(chunk, head) + shape.state_elements();
@@ -54,7 +55,7 @@ struct ForwardJob {
     return args.in.h0 == nullptr ? nullptr : state_at(args.in.h0, slot(row), head);
   }
   bool enters_zero(const ssd::Chunk& chunk) const { return chunk.first && args.in.h0 == nullptr; }
-  /// Does anybody want the state that leaves the chunk?
+  /// True where the state that leaves the chunk is needed.
   bool passes_on(const ssd::Chunk& chunk) const { return !chunk.last || args.hT != nullptr; }
 
  private:
@@ -238,7 +239,7 @@ void walk_chunk(const ForwardJob<T, Tiles>& job, const ChunkPlace& place,
   }
 }
 
-/// First pass of a split: what the chunk adds to the states.
+/// First pass of a split: finds the sums that the chunk adds to the states.
 template <class T, class Tiles>
 void add_chunk(const ForwardJob<T, Tiles>& job, int64_t index, const ChunkPlace& place,
                ssd::ForwardSpace<accumulate_t<T>>& space) {
@@ -252,7 +253,7 @@ void add_chunk(const ForwardJob<T, Tiles>& job, int64_t index, const ChunkPlace&
   }
 }
 
-/// Second pass: over the chunks [begin, end) of a sequence, one head.
+/// Second pass: takes the states of one head over the chunks [begin, end) of a sequence.
 template <class T, class Tiles>
 void pass_sequence(const ForwardJob<T, Tiles>& job, int64_t begin, int64_t end, int64_t head) {
   using C = accumulate_t<T>;
@@ -273,7 +274,7 @@ void pass_sequence(const ForwardJob<T, Tiles>& job, int64_t begin, int64_t end, 
   }
 }
 
-/// Third pass: y of one chunk.
+/// Third pass: writes y of one chunk.
 template <class T, class Tiles>
 void output_chunk(const ForwardJob<T, Tiles>& job, const ChunkPlace& place,
                   ssd::ForwardSpace<accumulate_t<T>>& space) {

@@ -35,7 +35,7 @@ constexpr int64_t padded_row(int64_t cols) {
   return whole % 64 == 0 ? whole + 16 : whole;
 }
 
-/// How the heads of a group are cut.
+/// The heads of a group are cut into blocks.
 struct HeadBlocks {
   explicit HeadBlocks(const SsdShape& shape) : group_heads(shape.heads / shape.groups) {
     const bool many = shape.state_rows() * shape.groups >= kManyRows;
@@ -76,12 +76,14 @@ struct ChunkSizes {
   int64_t channel_states() const { return channels * state_row; }
 };
 
-/// Workers that scratch is held for: more threads than cores gain nothing.
+/// Scratch is held for so many workers, whatever the number of threads, so that a plan serves any:
+/// threads beyond the cores gain nothing, and a call leaves them idle.
 inline int chunk_workers() {
   static const int cores = available_threads();
   return cores;
 }
-/// Are there rows enough for `threads` (at most chunk_workers())? Packed rows differ in length.
+/// True where rows are enough for `threads` (at most chunk_workers()) to walk. Packed rows differ
+/// in length: then it takes more of them.
 inline bool chunk_walks(const SsdShape& shape, int threads) {
   const int64_t items = shape.state_rows() * HeadBlocks(shape).count;
   return threads <= 1 || items >= (shape.packed() ? 8 : 2) * threads;

@@ -1,5 +1,5 @@
-// What the chunked lines read and write besides products: rows of the views, steps and decays of a
-// chunk, once per SIMD target.
+// The chunked lines read and write this besides products: rows of the views, steps and decays of a
+// chunk. Once per SIMD target.
 
 // Per-target include guard (Highway's toggle pattern).
 #if defined(ADDER_SSD_CHUNK_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)

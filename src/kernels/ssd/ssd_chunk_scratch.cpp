@@ -1,4 +1,5 @@
-// What the chunked lines accept, hold and are expected to cost.
+// The chunked lines: the shapes that they take, their scratch, and the time that they expect to
+// take.
 #include "kernels/ssd/ssd_chunk_space.h"
 #include "kernels/ssd/ssd_lines.h"
 
@@ -56,8 +57,8 @@ double amx_us(const Caps&, const SsdShape& shape, Direction direction) {
   return predicted_us(shape, direction, {400, 280, 0.5});
 }
 double avx512bf16_us(const Caps& caps, const SsdShape& shape, Direction direction) {
-  // Where there is a matrix unit (Intel) the dot product is slower than multiply-adds in float;
-  // elsewhere (Zen 5) it has twice their rate.
+  // The dot product is slower than multiply-adds in float on machines that have a matrix unit
+  // (Intel) and has twice their rate on others (Zen 5).
   if (caps.amx_bf16) return predicted_us(shape, direction, {88, 83, 0.5});
   return predicted_us(shape, direction, {180, 150, 0.5});
 }

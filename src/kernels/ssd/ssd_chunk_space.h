@@ -1,4 +1,4 @@
-// Scratch memory of the chunked lines: what one worker and one call hold. Pointers only.
+// Scratch memory of the chunked lines: the arrays of one worker and of one call. Pointers only.
 #pragma once
 
 #include "core/dtype.h"
@@ -28,16 +28,24 @@ struct ChunkSteps {
 /// chunks form every decay.
 inline constexpr double kMildRange = 40;
 
-/// Decays of one head in one chunk.
+/// Decays of one head in one chunk. Every array has (tokens) elements.
+///
+///               mild                steep
+///   rise_i      e^(cs_i - mid)      e^cs_i
+///   fall_j      e^(mid - cs_j)      e^(cs_last - cs_j)
+///   entering    e^mid               1
+///   leaving     e^(cs_last - mid)   1
+///
+/// The entering state reaches token i with the factor entering rise_i, and the input of token j
+/// reaches the leaving state with the factor fall_j leaving, in both kinds of chunks.
 template <class C>
 struct ChunkDecays {
-  C *rise, *fall;                // (tokens): mild: as above; steep: e^cs_i and e^(cs_last - cs_j)
-  C* weight;                     // (tokens): delta_j fall_j
-  C* across;                     // (tokens): scratch of form_decays
-  const C *delta, *cs, *cs_low;  // (tokens)
-  C whole;                       // e^cs_last
-  C entering;  // what the entering state is scaled by beside rise: mild: e^mid; steep: 1
-  C leaving;   // what the leaving state is scaled by beside fall: mild: e^(cs_last - mid); steep: 1
+  C *rise, *fall;
+  C* weight;  // delta_j fall_j
+  C* across;  // scratch of form_decays
+  const C *delta, *cs, *cs_low;
+  C whole;  // e^cs_last
+  C entering, leaving;
   bool mild;
 
   static void carve(const ChunkSizes& sizes, Carver& carver, ChunkDecays* out) {
@@ -82,7 +90,7 @@ struct ForwardSpace {
   }
 };
 
-/// Chunks of a call, and where those of each row begin.
+/// Chunks of a call, and the index of the first one of each row.
 struct ChunkList {
   Chunk* chunks;
   int64_t* first;  // (state_rows + 1)
@@ -130,8 +138,8 @@ struct ForwardScratch {
   using C = accumulate_t<T>;
   Carver carver;
   ChunkList list;
-  C* states;      // entering states where the caller does not want them: a row's or a chunk's
-  C* last_added;  // (state_rows, state_elements): what the last chunks add, for hT
+  C* states;      // entering states, where the caller does not keep them: one a row or one a chunk
+  C* last_added;  // (state_rows, state_elements): the last chunks add this to hT
   C* whole;       // (chunks, heads): e^cs_last
   WorkerSpaces<ForwardSpace<C>> workers;
 

@@ -26,7 +26,7 @@ struct Matrix {
   int64_t rows, cols;
 };
 
-/// Where a product goes.
+/// The place that a product goes to.
 template <class C>
 struct TileOut {
   C* data;

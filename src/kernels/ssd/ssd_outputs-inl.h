@@ -1,5 +1,5 @@
-// What leaves the linear and the quadratic form token by token: the skip D x and the gate, and
-// their gradients. Once per SIMD target.
+// The linear and the quadratic form leave their sums token by token to these: the skip D x, the
+// gate and their gradients. Once per SIMD target.
 
 // Per-target include guard (Highway's toggle pattern).
 #if defined(ADDER_SSD_OUTPUTS_INL_H_) == defined(HWY_TARGET_TOGGLE)

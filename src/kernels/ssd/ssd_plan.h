@@ -1,5 +1,5 @@
-// How a call of SSD is cut into chunks of tokens: by shape (and cu_seqlens) alone, so that the bits
-// do not depend on the number of threads. Shared by all lines; no arithmetic here.
+// Every line cuts a call of SSD into chunks of tokens by its shape (and cu_seqlens) alone, so that
+// the bits do not depend on the number of threads.
 //
 // A chunk is up to shape.chunk consecutive steps of one sequence; none straddles a boundary, so
 // that no masks are needed and every sequence has its own h0 and hT (math.md 0.6).
@@ -14,18 +14,21 @@ namespace adder::ssd {
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-struct Chunk {
+/// Consecutive steps of one sequence: all of them or a chunk.
+struct StepRange {
   int64_t row;    // of ghT and dh0; of h0 and hT through state_index
   int64_t batch;  // of the token views
   int64_t begin;  // steps [begin, end) of that batch row
   int64_t end;
-  // Index of its entering state in `saved`, counted over all batch rows. That of a chunk without
-  // tokens is never read or written.
+  // Index in `saved` of the state that enters at `begin`, counted over all batch rows. Steps
+  // without tokens have no saved state: the entry there is never read or written.
   int64_t saved;
-  bool first;  // of its sequence
-  bool last;
 
   int64_t count() const { return end - begin; }
+};
+struct Chunk : StepRange {
+  bool first;  // of its sequence
+  bool last;
 };
 
 /// Index in `saved` of the state that enters a sequence, counted over all batch rows.
@@ -33,8 +36,8 @@ inline int64_t first_saved(const SsdShape& shape, int64_t begin, int64_t row) {
   return shape.packed() ? begin / shape.chunk + row : row * shape.saved_chunks();
 }
 
-/// How many entries list_chunks may write: an upper bound, exact when not packed. Every sequence
-/// has at least one chunk; that of an empty sequence has no tokens.
+/// An upper bound of the entries that list_chunks writes, exact when not packed. Every sequence has
+/// at least one chunk; the chunk of an empty sequence has no tokens.
 inline int64_t max_chunks(const SsdShape& shape) {
   const int64_t full = ceil_div(shape.len, shape.chunk);
   return shape.packed() ? full + shape.sequences : shape.batch * std::max<int64_t>(full, 1);
@@ -50,18 +53,18 @@ inline int64_t list_chunks(const SsdShape& shape, const int32_t* cu_seqlens, Chu
     int64_t at = begin, saved = first_saved(shape, begin, row);
     do {
       const int64_t stop = std::min(at + shape.chunk, end);
-      out[count++] = {row, shape.packed() ? 0 : row, at, stop, saved++, at == begin, stop == end};
+      out[count++] = {{row, shape.packed() ? 0 : row, at, stop, saved++}, at == begin, stop == end};
       at = stop;
     } while (at < end);
   }
   return count;
 }
 
-/// The whole sequence of a row, as one entry: saved is that of its first chunk.
-inline Chunk whole_sequence(const SsdShape& shape, const int32_t* cu_seqlens, int64_t row) {
+/// All steps of the sequence of a row.
+inline StepRange whole_sequence(const SsdShape& shape, const int32_t* cu_seqlens, int64_t row) {
   const int64_t begin = shape.packed() ? cu_seqlens[row] : 0;
   const int64_t end = shape.packed() ? cu_seqlens[row + 1] : shape.len;
-  return {row, shape.packed() ? 0 : row, begin, end, first_saved(shape, begin, row), true, true};
+  return {row, shape.packed() ? 0 : row, begin, end, first_saved(shape, begin, row)};
 }
 
 /// Stores a gradient that a call writes or, where it accumulates, adds to what is there.

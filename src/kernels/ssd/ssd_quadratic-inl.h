@@ -1,5 +1,5 @@
-// What the quadratic form shares, once per SIMD target: a row of the batch in dense matrices, and
-// the decays of a block of its masked matrix (math.md 4.2).
+// Forward and backward of the quadratic form share this, once per SIMD target: a row of the batch
+// in dense matrices, and the decays of a block of its masked matrix (math.md 4.2).
 //
 // L_ij = e^(sum of delta A over (j, i]) for j <= i. With the block's rows [r, r + n): where j < r
 // the sum splits at r into two sums that both begin there, so that each exponent is <= 0, nothing

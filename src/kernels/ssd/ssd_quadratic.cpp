@@ -19,7 +19,7 @@ class ForwardSequence {
  public:
   using C = accumulate_t<T>;
   ForwardSequence(const SsdShape& shape, const SsdForward<T>& args, const QuadraticSpace<C>& space,
-                  const ssd::Chunk& whole)
+                  const ssd::StepRange& whole)
       : shape_(shape),
         args_(args),
         space_(space),
@@ -115,7 +115,8 @@ class ForwardSequence {
     scale_rows(y, rows, space_.by_head(space_.entering, head) + begin);
   }
 
-  /// Chunk after chunk: H = e^(sum of the chunk) H + sum_t e^(sum after t) delta_t x_t B_t^T.
+  /// Saves the state that enters each chunk and takes it on to the next:
+  /// H = e^(sum of the chunk) H + sum_t e^(sum after t) delta_t x_t B_t^T.
   void pass_states(int64_t head) {
     const Matrix<C> h = space_.channel_states(space_.h0, head);
     const Matrix<C> input = space_.token_channels(space_.y, head);  // y is written
@@ -152,7 +153,7 @@ class ForwardSequence {
   const SsdShape& shape_;
   const SsdForward<T>& args_;
   const QuadraticSpace<C>& space_;
-  ssd::Chunk whole_;
+  ssd::StepRange whole_;
   int64_t slot_;
 };
 
@@ -160,7 +161,7 @@ template <class T>
 void forward(const SsdShape& shape, const SsdForward<T>& args, Exec exec) {
   const QuadraticSpace<accumulate_t<T>> space(shape, Direction::forward, exec.scratch);
   for (int64_t row = 0; row < shape.state_rows(); ++row) {
-    const ssd::Chunk whole = ssd::whole_sequence(shape, args.in.cu_seqlens, row);
+    const ssd::StepRange whole = ssd::whole_sequence(shape, args.in.cu_seqlens, row);
     ForwardSequence<T>(shape, args, space, whole).run(exec.threads);
   }
 }

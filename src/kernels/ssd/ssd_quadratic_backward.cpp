@@ -60,7 +60,7 @@ class BackwardSequence {
  public:
   using C = accumulate_t<T>;
   BackwardSequence(const SsdShape& shape, const SsdBackward<T>& args,
-                   const QuadraticSpace<C>& space, const ssd::Chunk& whole)
+                   const QuadraticSpace<C>& space, const ssd::StepRange& whole)
       : shape_(shape),
         args_(args),
         space_(space),
@@ -360,7 +360,7 @@ class BackwardSequence {
   const SsdShape& shape_;
   const SsdBackward<T>& args_;
   const QuadraticSpace<C>& space_;
-  ssd::Chunk whole_;
+  ssd::StepRange whole_;
   int64_t slot_;
 };
 
@@ -371,7 +371,7 @@ void backward(const SsdShape& shape, const SsdBackward<T>& args, Exec exec) {
   constexpr int64_t kWord = kAlignment / static_cast<int64_t>(sizeof(C));
   std::fill_n(space.sums, shape.heads * (kWord + space.channels), C(0));
   for (int64_t row = 0; row < shape.state_rows(); ++row) {
-    const ssd::Chunk whole = ssd::whole_sequence(shape, args.in.cu_seqlens, row);
+    const ssd::StepRange whole = ssd::whole_sequence(shape, args.in.cu_seqlens, row);
     BackwardSequence<T>(shape, args, space, whole).run(exec.threads);
   }
   const auto put = [&](C* to, int64_t at, C sum) {

@@ -1,4 +1,4 @@
-// What the quadratic form asks for, and how long it expects to take.
+// The quadratic form: the shapes that it takes, its scratch, and the time that it expects to take.
 #include "kernels/ssd/ssd_lines.h"
 #include "kernels/ssd/ssd_quadratic_space.h"
 

@@ -1,5 +1,5 @@
-// What the linear form shares, once per SIMD target: steps of a run of tokens, rows of B and C, and
-// the scan of a block of channels with its states in registers.
+// Forward and backward of the linear form share this, once per SIMD target: the steps of a run of
+// tokens, rows of B and C, and the scan of a block of channels with its states in registers.
 //
 // Vectorized over the states, as h lies in memory: no transposition, and a single token reads and
 // writes the state once. The products with C leave one word of partial sums for each (token,

@@ -113,7 +113,7 @@ class ForwardItem {
         B_(job.rows + item * 2 * cut.run() * job.padded),
         weights_(B_ + cut.run() * job.padded) {}
 
-  void run_sequence(const ssd::Chunk& whole) {
+  void run_sequence(const ssd::StepRange& whole) {
     const SsdShape& shape = job_.shape;
     slot_ = job_.args.in.state_index != nullptr ? job_.args.in.state_index[whole.row] : whole.row;
     for (int64_t i = 0; i < cut_.blocks(share_); ++i) enter(cut_.block(share_, i));

@@ -39,7 +39,7 @@ class BackwardItem {
         bundle_(item / job.cut.shares()),
         own_(job.space.item(item)) {}
 
-  void run_sequence(const ssd::Chunk& whole) {
+  void run_sequence(const ssd::StepRange& whole) {
     const int64_t plane = shape_.head_dim * own_.state_row;
     for (int64_t h = 0; h < job_.cut.heads(share_); ++h) {
       copy_rows(state(job_.args.ghT, whole.row, head(h)), shape_.state, own_.mu + h * plane,
@@ -161,7 +161,7 @@ class BackwardItem {
   SweepBuffers<C> buffers_;
 };
 
-/// dB or dC of all tokens: the shares of each group in order.
+/// Writes dB or dC of one token: the sum over the shares of each group, in order.
 template <class T, class C = accumulate_t<T>>
 void add_shares(const BackwardJob<T>& job, const C* parts, const TokenView<T>& out, int64_t b,
                 int64_t step) {
@@ -182,7 +182,7 @@ void add_shares(const BackwardJob<T>& job, const C* parts, const TokenView<T>& o
   }
 }
 
-/// dA, ddt_bias and dD: the bundles in order.
+/// Writes or adds dA, ddt_bias and dD: the sums over the bundles, in order.
 template <class T>
 void add_bundles(const BackwardJob<T>& job) {
   using C = accumulate_t<T>;
@@ -227,9 +227,9 @@ void backward(const SsdShape& shape, const SsdBackward<T>& args, Exec exec) {
     }
   });
   constexpr int64_t kSteps = 64;
-  const int64_t slices = ssd::ceil_div(shape.len, kSteps);
-  parallel_for(exec.threads, shape.batch * slices, [&](int64_t item) {
-    const int64_t b = item / slices, begin = item % slices * kSteps;
+  const int64_t row_items = ssd::ceil_div(shape.len, kSteps);
+  parallel_for(exec.threads, shape.batch * row_items, [&](int64_t item) {
+    const int64_t b = item / row_items, begin = item % row_items * kSteps;
     for (int64_t step = begin; step < HWY_MIN(begin + kSteps, shape.len); ++step) {
       if (args.dB) add_shares(job, job.space.dB, args.dB, b, step);
       if (args.dC) add_shares(job, job.space.dC, args.dC, b, step);

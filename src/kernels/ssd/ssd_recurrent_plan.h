@@ -1,4 +1,4 @@
-// How the linear form is cut into work: by shape alone. No arithmetic here.
+// The linear form cuts a call into work by its shape alone. No arithmetic here.
 //
 //   run     up to kRun consecutive tokens of one chunk
 //   block   up to kChannels channels of one head

@@ -1,4 +1,4 @@
-// What the linear form asks for: scratch, and how long it expects to take.
+// The linear form: its scratch, and the time that it expects to take.
 #include "kernels/ssd/ssd_lines.h"
 #include "kernels/ssd/ssd_recurrent_plan.h"
 #include "kernels/ssd/ssd_recurrent_space.h"

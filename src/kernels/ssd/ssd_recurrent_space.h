@@ -29,7 +29,7 @@ class ArrayList {
   int64_t bytes_ = 0;
 };
 
-/// What one item works on: a chunk of one head, and the gradients of its heads' states.
+/// One item works on these: a chunk of one head, and the gradients of its heads' states.
 template <class C>
 struct BackwardItemSpace {
   int64_t state_row, channel_row;

@@ -1,8 +1,9 @@
-// Line "chunked": a few states over all tokens of a chunk, then the next states.
+// Forward of the lines "sequential", which takes all states of a token before the next token, and
+// "chunked", which takes a few states over all tokens of a chunk and then the next states.
 #include "kernels/s6/s6_lines.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/s6/s6_chunked.cpp"
+#define HWY_TARGET_INCLUDE "kernels/s6/s6_forward.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -11,6 +12,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE {
 
+ADDER_SIMD_FUNCTIONS(sequential, S6Shape, S6Forward, forward_in_order<TokenOrder>)
 ADDER_SIMD_FUNCTIONS(chunked, S6Shape, S6Forward, forward_in_order<ChunkOrder>)
 
 }  // namespace adder::HWY_NAMESPACE
@@ -19,6 +21,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
+ADDER_SIMD_DISPATCH(sequential, S6Shape, S6Forward, s6::sequential_forward)
 ADDER_SIMD_DISPATCH(chunked, S6Shape, S6Forward, s6::chunked_forward)
 
 }  // namespace adder
