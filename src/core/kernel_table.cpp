@@ -17,10 +17,10 @@ void no_line(std::string_view family, Dtype dtype, Direction direction, const st
              const Choice& choice, const std::string& lines) {
   const std::string wanted =
       choice.name.empty() ? "" : ", named '" + std::string(choice.name) + "'";
-  throw Error({"no kernel serves this shape" + wanted,
-               std::string(family) + " " + std::string(direction_name(direction)) + " " +
-                   std::string(dtype_name(dtype)),
-               "a shape accepted by one of: " + lines, shape});
+  throw NoLine({"no kernel serves this shape" + wanted,
+                std::string(family) + " " + std::string(direction_name(direction)) + " " +
+                    std::string(dtype_name(dtype)),
+                "a shape accepted by one of: " + lines, shape});
 }
 
 }  // namespace adder

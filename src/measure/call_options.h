@@ -1,0 +1,49 @@
+// What every family's call is made of: the text of its options, arrays that some options ask for.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "measure/call.h"
+
+namespace adder::measure {
+
+/// Lists the options that are on.
+class OptionText {
+ public:
+  explicit OptionText(std::string text) : text_(std::move(text)) {}
+  OptionText& on(bool option, const char* name) {
+    if (option) text_ += std::string(" ") + name;
+    return *this;
+  }
+  OptionText& number(int64_t value, int64_t usual, const char* name) {
+    return on(value != usual, (name + (" " + std::to_string(value))).c_str());
+  }
+  OptionText& number(double value, double usual, const char* name) {
+    return on(value != usual, (name + (" " + std::to_string(value))).c_str());
+  }
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
+/// Makes arrays of `count` elements, if wanted.
+template <class T, class... Arrays>
+void make_arrays(bool wanted, int64_t count, Guarded<T>& first, Arrays&... more) {
+  if (!wanted) return;
+  first = Guarded<T>(count);
+  ((more = Guarded<T>(count)), ...);
+}
+
+/// A copy of every third case, in which sums of gradients are added to what is there.
+template <class Case>
+void append_accumulating(std::vector<Case>& cases) {
+  const size_t count = cases.size();
+  for (size_t i = 0; i < count; i += 3) {
+    cases.push_back(cases[i]);
+    cases.back().accumulate = true;
+  }
+}
+
+}  // namespace adder::measure
