@@ -80,6 +80,45 @@ HWY_INLINE void store_n(V<D> value, D d, T* to, size_t n) {
   for (size_t i = 0; i < n; ++i) to[i] = lanes[i];
 }
 
+/// Rounded to nearest; beyond the range of float it is infinity.
+template <class D>
+HWY_INLINE V<D> float_from_double(D d, V<hn::Rebind<double, D>> value) {
+#if HWY_TARGET == HWY_SCALAR
+  return hn::Set(d, static_cast<float>(hn::GetLane(value)));  // DemoteTo would stop at the largest
+#else
+  return hn::DemoteTo(d, value);
+#endif
+}
+
+/// The 24 leading bits of x, the last one set if anything follows: a float that a second rounding,
+/// to 8 or 11 bits, treats as it would treat x.
+template <class D>
+HWY_INLINE V<D> sticky(D d, V<D> x) {
+  const hn::RebindToUnsigned<D> du;
+  const auto below = hn::Set(du, uint64_t{0x1FFFFFFF});
+  const auto bits = hn::BitCast(du, x);
+  const auto rest = hn::And(bits, below);
+  const auto last = hn::Set(du, uint64_t{0x20000000});
+  const auto kept = hn::AndNot(below, bits);
+  const auto marked = hn::Or(kept, last);
+  return hn::BitCast(d, hn::IfThenElse(hn::Eq(rest, hn::Zero(du)), kept, marked));
+}
+
+/// As store_n, with the bits that kernels/pointwise converts to: every NaN has one pattern, because
+/// rounding would carry the largest payloads into the sign bit, and a double is rounded once.
+template <class D, class T>
+HWY_INLINE void store_converted_n(V<D> value, D d, T* to, size_t n) {
+  if constexpr (std::is_same_v<T, hn::TFromD<D>>) {
+    store_n(value, d, to, n);
+  } else if constexpr (sizeof(hn::TFromD<D>) == 8) {
+    const hn::Rebind<float, D> df;
+    store_converted_n(float_from_double(df, sticky(d, value)), df, to, n);
+  } else {
+    const auto quiet = hn::Set(d, std::numeric_limits<float>::quiet_NaN());
+    store_n(hn::IfThenElse(hn::IsNaN(value), quiet, value), d, to, n);
+  }
+}
+
 // ---- transcendental functions ----------------------------------------------------------------
 
 /// 2^x for x < 128: relative error below 1.2e-7 while 2^x is normal, 0 below 2^-126 (decays flush

@@ -8,45 +8,29 @@ namespace {
 
 constexpr Door kDoor("conv1d");
 
-bool accepts_unit(const Caps&, const Conv1dShape& shape) { return !shape.strided; }
-bool accepts_any(const Caps&, const Conv1dShape&) { return true; }
+bool accepts_unit(const Caps&, const Conv1dShape& shape) { return shape.layout.unit_stride; }
 
+double work_us(const Conv1dShape& shape, double ns) {
+  const double elements =
+      static_cast<double>(shape.batch) * static_cast<double>(shape.len * shape.channels);
+  return elements * ns * 1e-3 / kPredictedThreads;
+}
 // Nanoseconds an element on one core (AVX-512 Xeon with 2 MiB of L2, f32, 2048 tokens of 512
 // channels, width 4, SiLU): tiled 0.7 and 1.5, direct 1.3 and 4.1.
-template <class T>
-double predict_tiled_us(const Caps& caps, const Conv1dShape& shape, Direction direction) {
-  const double elements =
-      static_cast<double>(shape.batch) * static_cast<double>(shape.len * shape.channels);
-  const double ns = direction == Direction::backward ? 1.5 : 0.7;
-  return 1.0 + elements * ns * 1e-3 / caps.threads;
+double predict_tiled_us(const Caps&, const Conv1dShape& shape, Direction direction) {
+  return 1.0 + work_us(shape, direction == Direction::backward ? 1.5 : 0.7);
+}
+double predict_direct_us(const Caps&, const Conv1dShape& shape, Direction direction) {
+  return 2.0 + work_us(shape, direction == Direction::backward ? 4.1 : 1.3);
 }
 
 template <class T>
-double predict_direct_us(const Caps& caps, const Conv1dShape& shape, Direction direction) {
-  const double elements =
-      static_cast<double>(shape.batch) * static_cast<double>(shape.len * shape.channels);
-  const double ns = direction == Direction::backward ? 4.1 : 1.3;
-  return 2.0 + elements * ns * 1e-3 / caps.threads;
-}
-
-template <class T>
-int64_t scratch_of(const Conv1dShape& shape, Direction direction) {
-  return conv1d_scratch_bytes(shape, direction, dtype_of<accumulate_t<T>>);
-}
-
-template <class T, class View>
-bool unit(const View& view) {
-  return !view || view.channel_stride == 1;
-}
-
-}  // namespace
-
-int64_t conv1d_scratch_bytes(const Conv1dShape& shape, Direction direction, Dtype dtype) {
+int64_t scratch_bytes(const Caps&, const Conv1dShape& shape, Direction direction) {
   const Conv1dTiles tiles(shape);
   int64_t bytes = 0;
   if (direction == Direction::backward) {
     const int64_t partials = shape.batch * tiles.time_tiles * (shape.width + 1) * tiles.padded;
-    bytes += align_up(partials * dtype_bytes(dtype));
+    bytes += align_up(partials * static_cast<int64_t>(sizeof(accumulate_t<T>)));
   }
   if (shape.width > Conv1dTiles::kStackWidth) {
     bytes += tiles.items(shape) * Conv1dTiles::work_rows(tiles.piece, shape.width) *
@@ -54,6 +38,18 @@ int64_t conv1d_scratch_bytes(const Conv1dShape& shape, Direction direction, Dtyp
   }
   return bytes;
 }
+
+bool empty(const Conv1dShape& shape) { return shape.batch * shape.len == 0; }
+
+template <class T>
+void check_inputs(const Conv1dShape& shape, const Conv1dInputs<T>& in) {
+  shape.check();
+  kDoor.sequence_arrays(shape, in);
+  kDoor.given("x", empty(shape) || in.x);
+  kDoor.given("w", in.w != nullptr);
+}
+
+}  // namespace
 
 void Conv1dShape::check() const {
   kDoor.at_least("batch", batch, 0);
@@ -82,53 +78,44 @@ std::string Conv1dShape::describe() const {
                      " channels " + std::to_string(channels) + " width " + std::to_string(width);
   if (packed()) text += " sequences " + std::to_string(sequences);
   if (silu) text += " silu";
-  if (strided) text += " strided";
+  if (!layout.unit_stride) text += " strided";
   return text;
 }
 
 template <class T>
 std::span<const Conv1dLine<T>> conv1d_lines() {
-  static const Conv1dLine<T> lines[] = {
-      {{"tiled", Device::cpu, dtype_of<T>, 1},
-       accepts_unit,
-       predict_tiled_us<T>,
-       scratch_of<T>,
-       {conv1d_tiled_forward, conv1d_tiled_backward},
-       has_direction},
-      {{"direct", Device::cpu, dtype_of<T>, 1},
-       accepts_any,
-       predict_direct_us<T>,
-       scratch_of<T>,
-       {conv1d_direct_forward, conv1d_direct_backward},
-       has_direction},
-  };
-  return lines;
+  static constexpr Conv1dLine<T> kLines[] = {{cpu_line<T>("tiled", 1),
+                                              accepts_unit,
+                                              predict_tiled_us,
+                                              scratch_bytes<T>,
+                                              {conv1d_tiled_forward, conv1d_tiled_backward}},
+                                             {cpu_line<T>("direct", 1),
+                                              accepts_all,
+                                              predict_direct_us,
+                                              scratch_bytes<T>,
+                                              {conv1d_direct_forward, conv1d_direct_backward}}};
+  return kLines;
 }
 
 template <class T>
 void conv1d_forward(Context& context, const Conv1dShape& given, const Conv1dForward<T>& args,
                     const Choice& choice) {
-  given.check();
-  if (!context.arena->measuring()) kDoor.sequence_arrays(given, args.in);
+  check_inputs(given, args.in);
+  kDoor.given("y", empty(given) || args.y);
   Conv1dShape shape = given;
-  shape.strided = !unit<T>(args.in.x) || !unit<T>(args.y);
-  const auto& line =
-      pick_line("conv1d", conv1d_lines<T>(), context.caps(), shape, Direction::forward, choice);
-  run_line(context, line, shape, Direction::forward,
-           [&](Exec exec) { line.run.forward(shape, args, exec); });
+  shape.layout = sequence_layout(args.in, args.in.x, args.y);
+  run_line(context, kDoor.family(), conv1d_lines<T>(), shape, Direction::forward, args, choice);
 }
 
 template <class T>
 void conv1d_backward(Context& context, const Conv1dShape& given, const Conv1dBackward<T>& args,
                      const Choice& choice) {
-  given.check();
-  if (!context.arena->measuring()) kDoor.sequence_arrays(given, args.in);
+  check_inputs(given, args.in);
+  kDoor.given("gy", empty(given) || args.gy);
+  kDoor.given("dx", empty(given) || args.dx);
   Conv1dShape shape = given;
-  shape.strided = !unit<T>(args.in.x) || !unit<T>(args.gy) || !unit<T>(args.dx);
-  const auto& line =
-      pick_line("conv1d", conv1d_lines<T>(), context.caps(), shape, Direction::backward, choice);
-  run_line(context, line, shape, Direction::backward,
-           [&](Exec exec) { line.run.backward(shape, args, exec); });
+  shape.layout = sequence_layout(args.in, args.in.x, args.gy, args.dx);
+  run_line(context, kDoor.family(), conv1d_lines<T>(), shape, Direction::backward, args, choice);
 }
 
 #define ADDER_CONV1D_INSTANTIATE(T)                                                        \

@@ -1,5 +1,11 @@
 // Kernel family `conv1d`: causal depthwise convolution with optional SiLU (math.md section 2).
 //
+// conv1d.h, .cpp        doors and table
+// conv1d_lines.h        how work is cut
+// conv1d_items.h        items of work and the stretches of sequences inside them
+// conv1d_panel-inl.h    inputs gathered by columns, and the filter over a column
+// conv1d_simd.cpp       both lines, forward and backward
+//
 //   a_t = bias + sum_k w_k X_{t-(width-1)+k},  y_t = silu(a_t) or a_t;  w_{width-1} meets the
 //   current token; X before t = 0 is the state s0 (the width-1 inputs before, oldest first).
 // Accumulation starts from bias and adds k ascending with one multiply-add each, in
@@ -21,7 +27,7 @@ struct Conv1dShape {
   int64_t width = 4;      // >= 1
   int64_t sequences = 0;  // > 0: packed by cu_seqlens
   bool silu = true;
-  Layout layout = {};    // set by the doors
+  Layout layout = {};  // set by the doors
 
   bool packed() const { return sequences > 0; }
   int64_t state_rows() const { return packed() ? sequences : batch; }
@@ -53,13 +59,13 @@ template <class T>
 struct Conv1dBackward {
   using Acc = accumulate_t<T>;
   Conv1dInputs<T> in;
-  TokenView<const T> gy;   // (batch, len, channels)
-  const T* gsT = nullptr;  // (state_rows, width - 1, channels) or absent: 0; not slot-indexed
-  TokenView<T> dx;         // written
-  Acc* dw = nullptr;       // (channels, width); may be absent
-  Acc* dbias = nullptr;    // (channels); may be absent
+  TokenView<const T> gy;    // (batch, len, channels)
+  const T* gsT = nullptr;   // (state_rows, width - 1, channels) or absent: 0; not slot-indexed
+  TokenView<T> dx;          // written
+  Acc* dw = nullptr;        // (channels, width); may be absent
+  Acc* dbias = nullptr;     // (channels); may be absent
   bool accumulate = false;  // dw and dbias are added to instead of written
-  T* ds0 = nullptr;        // (state_rows, width - 1, channels), written; may be absent
+  T* ds0 = nullptr;         // (state_rows, width - 1, channels), written; may be absent
 };
 
 template <class T>

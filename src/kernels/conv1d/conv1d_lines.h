@@ -45,8 +45,6 @@ struct Conv1dTiles {
   }
 };
 
-int64_t conv1d_scratch_bytes(const Conv1dShape& shape, Direction direction, Dtype dtype);
-
 // "tiled": channel stride 1 everywhere. "direct": any channel stride, lane-wise loads.
 void conv1d_tiled_forward(const Conv1dShape&, const Conv1dForward<double>&, Exec);
 void conv1d_tiled_forward(const Conv1dShape&, const Conv1dForward<float>&, Exec);

@@ -211,17 +211,19 @@ HWY_NOINLINE void backward_item(const Conv1dShape& shape, const Conv1dBackward<T
              });
 }
 
-// The partials of all time tiles, added in index order, for one channel tile.
-template <class C>
-HWY_NOINLINE void reduce_taps(const Conv1dShape& shape, const Conv1dTiles& tiles, const C* partials,
-                              int64_t channel_tile, C* dw, C* dbias) {
+// dw, dbias (+)= the partials of all time tiles, added in index order, for one channel tile.
+template <class T>
+HWY_NOINLINE void reduce_taps(const Conv1dShape& shape, const Conv1dBackward<T>& args,
+                              const Conv1dTiles& tiles, const accumulate_t<T>* partials,
+                              int64_t channel_tile) {
+  using C = accumulate_t<T>;
   const Words<C> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const int64_t first = channel_tile * Conv1dTiles::kChannels;
   const int64_t last = std::min(first + Conv1dTiles::kChannels, shape.channels);
   const int64_t stride = (shape.width + 1) * tiles.padded;
-  for (int64_t k = dw != nullptr ? 0 : shape.width; k <= shape.width; ++k) {
-    if (k == shape.width && dbias == nullptr) break;
+  for (int64_t k = args.dw != nullptr ? 0 : shape.width; k <= shape.width; ++k) {
+    if (k == shape.width && args.dbias == nullptr) break;
     for (int64_t c = first; c < last; c += lanes) {
       auto sum = hn::Zero(d);
       const C* from = partials + k * tiles.padded + c;
@@ -230,12 +232,18 @@ HWY_NOINLINE void reduce_taps(const Conv1dShape& shape, const Conv1dTiles& tiles
       }
       const int64_t n = std::min(lanes, last - c);
       if (k == shape.width) {
-        store_n(sum, d, dbias + c, static_cast<size_t>(n));
+        C* to = args.dbias + c;
+        const auto used = static_cast<size_t>(n);
+        if (args.accumulate) sum = hn::Add(load_n(d, to, used), sum);
+        store_n(sum, d, to, used);
         continue;
       }
       HWY_ALIGN C values[HWY_MAX_BYTES / sizeof(C)];
       hn::StoreU(sum, d, values);
-      for (int64_t i = 0; i < n; ++i) dw[(c + i) * shape.width + k] = values[i];
+      for (int64_t i = 0; i < n; ++i) {
+        C& to = args.dw[(c + i) * shape.width + k];
+        to = args.accumulate ? to + values[i] : values[i];
+      }
     }
   }
 }
@@ -333,7 +341,7 @@ void backward_all(const Conv1dShape& shape, const Conv1dBackward<T>& args, Exec 
   if (args.ds0 != nullptr) empty_state_gradients(shape, args);
   if (args.dw == nullptr && args.dbias == nullptr) return;
   parallel_for(threads, tiles.channel_tiles, [&](int64_t channel_tile) {
-    reduce_taps(shape, tiles, partials, channel_tile, args.dw, args.dbias);
+    reduce_taps(shape, args, tiles, partials, channel_tile);
   });
 }
 

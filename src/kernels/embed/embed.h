@@ -1,8 +1,14 @@
-// Kernel family `embed`: rows of a table by id (token embedding, math.md 7.1; copies of chosen rows).
-// forward: out[i] = table[ids[i]]; backward: dtable[id] (+)= sum of g over the rows with that id, in
-// row order (no atomics). Thread-safe.
-// <T, P>: T type of activations, P of the table. <double, double>, <float, float>, <Bf16, Bf16>,
-// <float, Bf16>.
+// Kernel family `embed`: rows of a table by id (token embedding, math.md 7.1; copies of chosen
+// rows). Thread-safe.
+//
+// embed.h, .cpp     doors and table
+// embed_lines.h     how work is cut
+// embed_simd.cpp    rows gathered, and their gradients summed id by id
+//
+// forward: out[i] = table[ids[i]]; backward: dtable[id] (+)= g of each row with that id, one after
+// the other in row order (no atomics).
+// <T, P>: T is the type of activations, P that of the table. Instantiated for <double, double>,
+// <float, float>, <Bf16, Bf16> and <float, Bf16>.
 #pragma once
 
 #include <cstdint>

@@ -79,6 +79,15 @@ void add_stretch(const EmbedShape& shape, const EmbedBackward<T>& args, const Em
   }
 }
 
+template <class C>
+void zero_table(const EmbedShape& shape, C* dtable, int threads) {
+  const int64_t count = shape.vocab * shape.width;
+  constexpr int64_t kItem = EmbedBlocks::kElements;
+  parallel_for(threads, (count + kItem - 1) / kItem, [&](int64_t item) {
+    std::fill(dtable + item * kItem, dtable + std::min(count, (item + 1) * kItem), C(0));
+  });
+}
+
 template <class T>
 void sorted_backward(const EmbedShape& shape, const EmbedBackward<T>& args, Exec exec) {
   auto* ends = exec.carve<int32_t>(shape.vocab + 1);
@@ -86,6 +95,7 @@ void sorted_backward(const EmbedShape& shape, const EmbedBackward<T>& args, Exec
   sort_rows(shape, args.ids, ends, sorted);
   const EmbedBlocks cut(shape, EmbedBlocks::kColumns);
   const int threads = EmbedBlocks::threads(shape, exec.threads);
+  if (!args.accumulate) zero_table(shape, args.dtable, threads);
   parallel_for(threads, cut.row_items * cut.column_items, [&](int64_t item) {
     const int64_t first = item / cut.column_items * cut.rows;
     const int64_t column = item % cut.column_items * EmbedBlocks::kColumns;

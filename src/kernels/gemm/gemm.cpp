@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/door.h"
 #include "kernels/gemm/blocked.h"
 #include "kernels/gemm/onednn.h"
 #include "kernels/gemm/row_dots.h"
@@ -12,42 +13,7 @@
 namespace adder {
 namespace {
 
-// ---- the door --------------------------------------------------------------------------------
-
-void check_extent(const char* name, int64_t extent) {
-  if (extent < 0) {
-    throw Error({"negative extent", std::string("gemm ") + name, ">= 0", std::to_string(extent)});
-  }
-}
-
-void check_stride(const char* name, int64_t rows, int64_t columns, int64_t stride) {
-  if (rows > 1 && stride < columns) {
-    throw Error({"row stride below the row", std::string("gemm ") + name,
-                 fmt::format(">= {}", columns), std::to_string(stride)});
-  }
-}
-
-void check_present(const char* name, bool needed, const void* data) {
-  if (needed && data == nullptr) {
-    throw Error({"argument absent", std::string("gemm ") + name, "a pointer", "null"});
-  }
-}
-
-template <class TA, class TB, class TC>
-void check_args(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, bool measuring) {
-  const bool a_turned = shape.transpose_a, b_turned = shape.transpose_b;
-  check_stride("lda", a_turned ? shape.k : shape.m, a_turned ? shape.m : shape.k, args.lda);
-  check_stride("ldb", b_turned ? shape.n : shape.k, b_turned ? shape.k : shape.n, args.ldb);
-  check_stride("ldc", shape.m, shape.n, args.ldc);
-  if (measuring) return;
-  const bool any = shape.m > 0 && shape.n > 0;
-  check_present("a", any && shape.k > 0, args.a);
-  check_present("b", any && shape.k > 0, args.b);
-  check_present("c", any, args.c);
-  check_present("bias", any && shape.bias, args.bias);
-}
-
-// ---- the table -------------------------------------------------------------------------------
+constexpr Door kDoor("gemm");
 
 constexpr int kOnednnClass = 1, kRowDotsClass = 2, kBlockedClass = 3;
 
@@ -56,10 +22,8 @@ double flops_of(const GemmShape& shape) {
          static_cast<double>(shape.k);
 }
 
-// Predictions are for one core whatever the number of threads, which must not change the choice of
-// a line and so the bits. Rates (units per microsecond) were measured on an AVX-512 and AMX machine
-// (Granite Rapids class, 2 cores, 27 GB/s); narrower words scale those of arithmetic down. They
-// rank lines, nothing else.
+// Rates (units per microsecond of one core) were measured on an AVX-512 and AMX machine (Granite
+// Rapids class, 2 cores, 27 GB/s); narrower words scale those of arithmetic down. They rank lines.
 template <class Acc>
 double word_rate(const Caps& caps, double rate) {
   return rate * caps.vector_bytes / 64.0 * 4.0 / sizeof(Acc);
@@ -80,10 +44,14 @@ template <class TA, class TB>
 double onednn_us(const Caps& caps, const GemmShape& shape, Direction) {
   if constexpr (std::is_same_v<TA, Bf16>) {
     const double rate = caps.amx_bf16 ? 900e3 : caps.avx512_bf16 ? 300e3 : 80e3;
-    return 4.0 + flops_of(shape) / rate + weights_of(shape) * sizeof(TB) * 1.2 / kStreamRate;
+    const double us =
+        4.0 + flops_of(shape) / rate + weights_of(shape) * sizeof(TB) * 1.2 / kStreamRate;
+    return us / kPredictedThreads;
   } else {
     const double packing_rate = std::is_same_v<TA, TB> ? 8e3 : 3e3;
-    return 4.0 + flops_of(shape) / word_rate<float>(caps, 165e3) + weights_of(shape) / packing_rate;
+    const double us =
+        4.0 + flops_of(shape) / word_rate<float>(caps, 165e3) + weights_of(shape) / packing_rate;
+    return us / kPredictedThreads;
   }
 }
 
@@ -99,65 +67,72 @@ double row_dots_us(const Caps& caps, const GemmShape& shape, Direction) {
   const double elements = static_cast<double>(shape.m) * static_cast<double>(shape.n);
   const double products_us =
       flops_of(shape) / word_rate<accumulate_t<TA>>(caps, 95e3) + elements / 1e3;
-  return 1.0 + std::max(bytes / kStreamRate, products_us);
+  return (1.0 + std::max(bytes / kStreamRate, products_us)) / kPredictedThreads;
 }
-
-bool blocked_accepts(const Caps&, const GemmShape&) { return true; }
 
 // Packs B once for 96 rows of A, an element at a time where B is transposed.
 template <class TA>
 double blocked_us(const Caps& caps, const GemmShape& shape, Direction) {
   const double passes = static_cast<double>((shape.m + 95) / 96);
-  return 3.0 + flops_of(shape) / word_rate<accumulate_t<TA>>(caps, 105e3) +
-         passes * weights_of(shape) / (shape.transpose_b ? 1e3 : 3e3);
-}
-
-int64_t no_scratch(const GemmShape&, Direction) { return 0; }
-
-template <class TA, class TB, class TC>
-bool has_forward(const GemmFunctions<TA, TB, TC>&, Direction direction) {
-  return direction == Direction::forward;
+  const double us = 3.0 + flops_of(shape) / word_rate<accumulate_t<TA>>(caps, 105e3) +
+                    passes * weights_of(shape) / (shape.transpose_b ? 1e3 : 3e3);
+  return us / kPredictedThreads;
 }
 
 template <class TA, class TB, class TC>
-GemmLine<TA, TB, TC> onednn_line() {
+constexpr GemmLine<TA, TB, TC> onednn_line() {
   constexpr bool kWidened = !std::is_same_v<TA, TB>, kNarrow = std::is_same_v<TA, Bf16>;
-  return {{"onednn", Device::cpu, dtype_of<TA>, kNarrow ? 0 : kOnednnClass},
+  return {cpu_line<TA>("onednn", kNarrow ? 0 : kOnednnClass),
           onednn_accepts<TA>,
           onednn_us<TA, TB>,
           kWidened  ? onednn_widened_scratch_bytes
-          : kNarrow ? no_scratch
+          : kNarrow ? no_scratch<GemmShape>
                     : onednn_scratch_bytes,
-          {onednn_forward},
-          has_forward};
+          {onednn_forward}};
 }
 
 template <class TA, class TB, class TC>
-GemmLine<TA, TB, TC> row_dots_line() {
-  return {{"row_dots", Device::cpu, dtype_of<TA>, kRowDotsClass},
+constexpr GemmLine<TA, TB, TC> row_dots_line() {
+  return {cpu_line<TA>("row_dots", kRowDotsClass),
           row_dots_accepts,
           row_dots_us<TA, TB>,
           no_scratch,
-          {row_dots_forward},
-          has_forward};
+          {row_dots_forward}};
 }
 
 template <class TA, class TB, class TC>
-GemmLine<TA, TB, TC> blocked_line() {
-  return {{"blocked", Device::cpu, dtype_of<TA>, kBlockedClass},
-          blocked_accepts,
+constexpr GemmLine<TA, TB, TC> blocked_line() {
+  return {cpu_line<TA>("blocked", kBlockedClass),
+          accepts_all,
           blocked_us<TA>,
           no_scratch,
-          {blocked_forward},
-          has_forward};
+          {blocked_forward}};
+}
+
+template <class TA, class TB, class TC>
+void check_args(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args) {
+  const bool a_turned = shape.transpose_a, b_turned = shape.transpose_b;
+  kDoor.row_stride("lda", args.lda, a_turned ? shape.k : shape.m, a_turned ? shape.m : shape.k);
+  kDoor.row_stride("ldb", args.ldb, b_turned ? shape.n : shape.k, b_turned ? shape.k : shape.n);
+  kDoor.row_stride("ldc", args.ldc, shape.m, shape.n);
+  const bool empty = shape.m == 0 || shape.n == 0;
+  kDoor.given("a", empty || shape.k == 0 || args.a != nullptr);
+  kDoor.given("b", empty || shape.k == 0 || args.b != nullptr);
+  kDoor.given("c", empty || args.c != nullptr);
+  kDoor.given("bias", empty || !shape.bias || args.bias != nullptr);
+}
+
+template <class T>
+TokenView<const T> stored_rows(const T* data, int64_t stride) {
+  return {data, 0, stride};
 }
 
 }  // namespace
 
 void GemmShape::check() const {
-  check_extent("m", m);
-  check_extent("n", n);
-  check_extent("k", k);
+  kDoor.at_least("m", m, 0);
+  kDoor.at_least("n", n, 0);
+  kDoor.at_least("k", k, 0);
 }
 
 Cost GemmShape::cost(Dtype dtype, Dtype b_type, Dtype c_type) const {
@@ -180,26 +155,26 @@ std::string GemmShape::describe() const {
 template <class TA, class TB, class TC>
 std::span<const GemmLine<TA, TB, TC>> gemm_lines() {
   if constexpr (std::is_same_v<TA, double>) {
-    static const std::array lines = {row_dots_line<TA, TB, TC>(), blocked_line<TA, TB, TC>()};
-    return lines;
+    static constexpr std::array kLines = {row_dots_line<TA, TB, TC>(), blocked_line<TA, TB, TC>()};
+    return kLines;
   } else {
-    static const std::array lines = {onednn_line<TA, TB, TC>(), row_dots_line<TA, TB, TC>(),
-                                     blocked_line<TA, TB, TC>()};
-    return lines;
+    static constexpr std::array kLines = {onednn_line<TA, TB, TC>(), row_dots_line<TA, TB, TC>(),
+                                          blocked_line<TA, TB, TC>()};
+    return kLines;
   }
 }
 
 template <class TA, class TB, class TC>
-void gemm(Context& context, const GemmShape& shape, const GemmArgs<TA, TB, TC>& args,
+void gemm(Context& context, const GemmShape& given, const GemmArgs<TA, TB, TC>& args,
           const Choice& choice) {
-  shape.check();
-  ADDER_CHECK(context.arena != nullptr);
-  check_args(shape, args, context.arena->measuring());
-  if (shape.m == 0 || shape.n == 0) return;
-  const auto& line = pick_line("gemm", gemm_lines<TA, TB, TC>(), context.caps(), shape,
-                               Direction::forward, choice);
-  run_line(context, line, shape, Direction::forward,
-           [&](Exec exec) { line.run.forward(shape, args, exec); });
+  given.check();
+  check_args(given, args);
+  if (given.m == 0 || given.n == 0) return;
+  GemmShape shape = given;
+  shape.layout = layout_of(stored_rows(args.a, args.lda), stored_rows(args.b, args.ldb),
+                           stored_rows<TC>(args.c, args.ldc));
+  run_line(context, kDoor.family(), gemm_lines<TA, TB, TC>(), shape, Direction::forward, args,
+           choice);
 }
 
 #define ADDER_GEMM(TA, TB, TC)                                                            \

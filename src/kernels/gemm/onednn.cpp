@@ -29,9 +29,8 @@ class OneThread {
   int before_;
 };
 
-// Measured on an AVX-512 machine: tiles of 128-256 rows and 512 columns reach what the whole
-// product
-// reaches. Columns are cut by n alone, since the order of summation inside a tile may depend on its
+// Tiles of 128-256 rows and 512 columns reach the rate of the whole product (measured on an AVX-512
+// machine). Columns are cut by n alone, since the order of summation inside a tile may depend on its
 // width; only the weight gradient (A transposed, k = tokens), which has few rows and columns, looks
 // at both to get at least four tiles.
 Cut cut_rows(const GemmShape& shape) {
@@ -317,11 +316,11 @@ void onednn_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, float>& a
   matmul_forward(shape, args, exec);
 }
 
-int64_t onednn_scratch_bytes(const GemmShape& shape, Direction) {
+int64_t onednn_scratch_bytes(const Caps&, const GemmShape& shape, Direction) {
   return goes_turned(shape) ? shape.m * shape.n * static_cast<int64_t>(sizeof(float)) : 0;
 }
 
-int64_t onednn_widened_scratch_bytes(const GemmShape& shape, Direction) {
+int64_t onednn_widened_scratch_bytes(const Caps&, const GemmShape& shape, Direction) {
   return std::min(kWidenedColumns + Cut::kEdge, shape.n) * shape.k *
          static_cast<int64_t>(sizeof(float));
 }

@@ -19,7 +19,7 @@ void onednn_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, Bf16>& ar
 void onednn_forward(const GemmShape& shape, const GemmArgs<Bf16, Bf16, float>& args, Exec exec);
 
 /// Of the fp32 line, and of the one that widens B.
-int64_t onednn_scratch_bytes(const GemmShape& shape, Direction direction);
-int64_t onednn_widened_scratch_bytes(const GemmShape& shape, Direction direction);
+int64_t onednn_scratch_bytes(const Caps&, const GemmShape& shape, Direction);
+int64_t onednn_widened_scratch_bytes(const Caps&, const GemmShape& shape, Direction);
 
 }  // namespace adder

@@ -20,9 +20,8 @@ constexpr int64_t kItemElements = 16384;  // of logits, at least one row
 // Elements summed in the compute type before the sum goes on in double.
 constexpr int64_t kSumBlock = 2048;
 
-template <class T>
-accumulate_t<T> largest(const T* x, int64_t count) {
-  using C = accumulate_t<T>;
+template <class C>
+C largest(const C* x, int64_t count) {
   const Words<C> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto lowest = hn::Set(d, -std::numeric_limits<C>::infinity());
@@ -33,14 +32,13 @@ accumulate_t<T> largest(const T* x, int64_t count) {
     second = hn::Max(second, load(d, x + i + lanes));
   }
   C most = hn::GetLane(hn::MaxOfLanes(d, hn::Max(first, second)));
-  for (; i < count; ++i) most = std::max(most, static_cast<C>(x[i]));
+  for (; i < count; ++i) most = std::max(most, x[i]);
   return most;
 }
 
 // Sum over the elements of term(word), which must be 0 where the mask of the last word is off.
-template <class T, class Term>
-HWY_INLINE double sum_of(const T* x, int64_t count, const Term& term) {
-  using C = accumulate_t<T>;
+template <class C, class Term>
+HWY_INLINE double sum_of(const C* x, int64_t count, const Term& term) {
   const Words<C> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   double total = 0;
@@ -62,15 +60,15 @@ HWY_INLINE double sum_of(const T* x, int64_t count, const Term& term) {
   return total;
 }
 
-template <class T>
-double sum_of_exps(const T* x, int64_t count, accumulate_t<T> most) {
-  const Words<accumulate_t<T>> d;
+template <class C>
+double sum_of_exps(const C* x, int64_t count, C most) {
+  const Words<C> d;
   const auto shift = hn::Set(d, most);
   return sum_of(x, count, [&](auto word) { return exp_word(d, hn::Sub(word, shift)); });
 }
 
-template <class T>
-double sum_of_logits(const T* x, int64_t count) {
+template <class C>
+double sum_of_logits(const C* x, int64_t count) {
   return sum_of(x, count, [](auto word) { return word; });
 }
 
@@ -80,25 +78,23 @@ void write_zeros(T* to, int64_t count) {
 }
 
 // to = factor e^(x - most) - smooth.
-template <class T>
-void write_gradient(const T* x, int64_t count, accumulate_t<T> most, accumulate_t<T> factor,
-                    accumulate_t<T> smooth, T* to) {
-  const Words<accumulate_t<T>> d;
+template <class L, class D>
+void write_gradient(const L* x, int64_t count, L most, L factor, L smooth, D* to) {
+  const Words<L> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto shift = hn::Set(d, most), scale = hn::Set(d, factor), less = hn::Set(d, smooth);
   for (int64_t i = 0; i < count; i += lanes) {
     const auto left = static_cast<size_t>(std::min(lanes, count - i));
     const auto e = exp_word(d, hn::Sub(load_n(d, x + i, left), shift));
-    store_n(hn::MulSub(e, scale, less), d, to + i, left);
+    store_converted_n(hn::MulSub(e, scale, less), d, to + i, left);
   }
 }
 
 // math.md 8.1 with q = (1 - eps) onehot(target) + eps / vocab.
-template <class T>
-void row(const LossShape& shape, const LossForward<T>& args, int64_t index) {
-  using C = accumulate_t<T>;
-  const T* x = args.logits + index * args.logit_stride;
-  T* gradient = args.dlogits == nullptr ? nullptr : args.dlogits + index * args.dlogit_stride;
+template <class L, class D>
+void row(const LossShape& shape, const LossForward<L, D>& args, double scale, int64_t index) {
+  const L* x = args.logits + index * args.logit_stride;
+  D* gradient = args.dlogits == nullptr ? nullptr : args.dlogits + index * args.dlogit_stride;
   const int32_t target = args.targets[index];
   if (target == kIgnoreIndex) {
     args.row_loss[index] = 0;
@@ -106,7 +102,7 @@ void row(const LossShape& shape, const LossForward<T>& args, int64_t index) {
     return;
   }
   const double eps = shape.label_smoothing, even = eps / static_cast<double>(shape.vocab);
-  const C most = largest(x, shape.vocab);
+  const L most = largest(x, shape.vocab);
   const double sum = sum_of_exps(x, shape.vocab, most);
   const double lse = static_cast<double>(most) + std::log(sum);
   const double at_target = static_cast<double>(x[target]);
@@ -115,35 +111,38 @@ void row(const LossShape& shape, const LossForward<T>& args, int64_t index) {
   args.row_loss[index] = lse - (1 - eps) * at_target - smoothed + shape.z_loss * lse * lse;
   if (gradient == nullptr) return;
 
-  const double factor = args.gradient_scale * (1 + 2 * shape.z_loss * lse) / sum;
-  const double smooth = args.gradient_scale * even;
-  write_gradient(x, shape.vocab, most, static_cast<C>(factor), static_cast<C>(smooth), gradient);
+  const double factor = scale * (1 + 2 * shape.z_loss * lse) / sum;
+  const double smooth = scale * even;
+  write_gradient(x, shape.vocab, most, static_cast<L>(factor), static_cast<L>(smooth), gradient);
   // In one piece, so that a narrow type rounds it once.
   const double gain = factor * std::exp(at_target - static_cast<double>(most));
-  gradient[target] = T(static_cast<C>(gain - smooth - args.gradient_scale * (1 - eps)));
+  const Words<L> d;
+  store_converted_n(hn::Set(d, static_cast<L>(gain - smooth - scale * (1 - eps))), d,
+                    gradient + target, 1);
   write_zeros(gradient + shape.vocab, shape.columns - shape.vocab);
 }
 
-template <class T>
-void forward(const LossShape& shape, const LossForward<T>& args, Exec exec) {
+template <class L, class D>
+void forward(const LossShape& shape, const LossForward<L, D>& args, Exec exec) {
+  const double scale = args.gradient_scale == nullptr ? 1.0 : *args.gradient_scale;
   const int64_t item_rows =
       std::max<int64_t>(1, kItemElements / std::max<int64_t>(1, shape.columns));
   parallel_for(exec.threads, (shape.rows + item_rows - 1) / item_rows, [&](int64_t item) {
     const int64_t end = std::min(shape.rows, (item + 1) * item_rows);
-    for (int64_t index = item * item_rows; index < end; ++index) row(shape, args, index);
+    for (int64_t index = item * item_rows; index < end; ++index) row(shape, args, scale, index);
   });
 }
 
 }  // namespace
 
 // HWY_EXPORT takes plain functions: one name a type.
-void fused_f64(const LossShape& shape, const LossForward<double>& args, Exec exec) {
+void fused_f64(const LossShape& shape, const LossForward<double, double>& args, Exec exec) {
   forward(shape, args, exec);
 }
-void fused_f32(const LossShape& shape, const LossForward<float>& args, Exec exec) {
+void fused_f32(const LossShape& shape, const LossForward<float, float>& args, Exec exec) {
   forward(shape, args, exec);
 }
-void fused_bf16(const LossShape& shape, const LossForward<Bf16>& args, Exec exec) {
+void fused_f32_bf16(const LossShape& shape, const LossForward<float, Bf16>& args, Exec exec) {
   forward(shape, args, exec);
 }
 
@@ -153,18 +152,20 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-HWY_EXPORT(fused_f64);
-HWY_EXPORT(fused_f32);
-HWY_EXPORT(fused_bf16);
+#define ADDER_LOSS_LINE(L, D, suffix)                                                \
+  HWY_EXPORT(fused_##suffix);                                                        \
+  void fused_cross_entropy(const LossShape& s, const LossForward<L, D>& a, Exec e) { \
+    HWY_DYNAMIC_DISPATCH(fused_##suffix)(s, a, e);                                   \
+  }
+ADDER_LOSS_LINE(double, double, f64)
+ADDER_LOSS_LINE(float, float, f32)
+ADDER_LOSS_LINE(float, Bf16, f32_bf16)
+#undef ADDER_LOSS_LINE
 
-void fused_cross_entropy(const LossShape& shape, const LossForward<double>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(fused_f64)(shape, args, exec);
-}
-void fused_cross_entropy(const LossShape& shape, const LossForward<float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(fused_f32)(shape, args, exec);
-}
-void fused_cross_entropy(const LossShape& shape, const LossForward<Bf16>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(fused_bf16)(shape, args, exec);
+void sequential_sum(const LossSumShape& shape, const LossSumArgs& args, Exec) {
+  double sum = args.accumulate ? *args.sum : 0.0;
+  for (int64_t row = 0; row < shape.rows; ++row) sum += args.row_loss[row];
+  *args.sum = sum;
 }
 
 }  // namespace adder

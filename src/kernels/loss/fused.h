@@ -1,13 +1,15 @@
-// Softmax cross-entropy and its gradient, a row at a time in three passes: maximum, sum of
-// exponentials, gradient. A row stays in L2 between them.
+// Private to the room: softmax cross-entropy and its gradient, a row at a time in three passes
+// (maximum, sum of exponentials, gradient), while the row stays in L2; and the sum of the losses.
 #pragma once
 
 #include "kernels/loss/loss.h"
 
 namespace adder {
 
-void fused_cross_entropy(const LossShape& shape, const LossForward<double>& args, Exec exec);
-void fused_cross_entropy(const LossShape& shape, const LossForward<float>& args, Exec exec);
-void fused_cross_entropy(const LossShape& shape, const LossForward<Bf16>& args, Exec exec);
+void fused_cross_entropy(const LossShape&, const LossForward<double, double>&, Exec);
+void fused_cross_entropy(const LossShape&, const LossForward<float, float>&, Exec);
+void fused_cross_entropy(const LossShape&, const LossForward<float, Bf16>&, Exec);
+
+void sequential_sum(const LossSumShape& shape, const LossSumArgs& args, Exec exec);
 
 }  // namespace adder

@@ -2,76 +2,33 @@
 
 #include <fmt/format.h>
 
-#include <array>
-#include <cmath>
-
+#include "core/door.h"
 #include "kernels/loss/fused.h"
 
 namespace adder {
 namespace {
 
-void check_at_least(const char* name, int64_t least, int64_t got) {
-  if (got < least) {
-    throw Error({"wrong extent", fmt::format("loss {}", name), fmt::format(">= {}", least),
-                 std::to_string(got)});
-  }
-}
-
-void check_present(const char* name, bool needed, const void* data) {
-  if (needed && data == nullptr) {
-    throw Error({"argument absent", fmt::format("loss {}", name), "a pointer", "null"});
-  }
-}
-
-void check_targets(const LossShape& shape, const int32_t* targets) {
-  for (int64_t row = 0; row < shape.rows; ++row) {
-    const int32_t target = targets[row];
-    if (target == kIgnoreIndex || (target >= 0 && target < shape.vocab)) continue;
-    throw Error({"target out of range", fmt::format("loss targets[{}]", row),
-                 fmt::format("an id below the vocabulary of {}, or {}", shape.vocab, kIgnoreIndex),
-                 std::to_string(target)});
-  }
-}
-
-template <class T>
-void check_args(const LossShape& shape, const LossForward<T>& args) {
-  check_present("logits", true, args.logits);
-  check_present("targets", true, args.targets);
-  check_present("row_loss", true, args.row_loss);
-  if (shape.rows > 1) {
-    check_at_least("logit_stride", shape.columns, args.logit_stride);
-    if (args.dlogits != nullptr) check_at_least("dlogit_stride", shape.columns, args.dlogit_stride);
-  }
-  check_targets(shape, args.targets);
-}
-
-bool accepts(const Caps&, const LossShape&) { return true; }
+constexpr Door kDoor("loss");
 
 double predict_us(const Caps& caps, const LossShape& shape, Direction) {
   return 2.0 + static_cast<double>(shape.rows) * static_cast<double>(shape.columns) /
-                   (40.0 * caps.vector_bytes);
+                   (20.0 * kPredictedThreads * caps.vector_bytes);
 }
-
-int64_t scratch_bytes(const LossShape&, Direction) { return 0; }
-
-template <class T>
-bool has(const LossFunctions<T>&, Direction direction) {
-  return direction == Direction::forward;
+double predict_sum_us(const Caps&, const LossSumShape& shape, Direction) {
+  return static_cast<double>(shape.rows) * 1e-3;
 }
 
 }  // namespace
 
 void LossShape::check() const {
-  check_at_least("rows", 0, rows);
-  check_at_least("vocab", 1, vocab);
-  check_at_least("columns", vocab, columns);
-  if (!(label_smoothing >= 0 && label_smoothing < 1)) {
-    throw Error({"option out of range", "loss label_smoothing", "in [0, 1)",
-                 fmt::format("{}", label_smoothing)});
+  kDoor.at_least("rows", rows, 0);
+  kDoor.at_least("vocab", vocab, 1);
+  kDoor.at_least("columns", columns, vocab);
+  kDoor.number("label_smoothing", label_smoothing, 0);
+  if (label_smoothing >= 1) {
+    kDoor.bad("label_smoothing", "< 1", fmt::format("{}", label_smoothing));
   }
-  if (!(z_loss >= 0 && std::isfinite(z_loss))) {
-    throw Error({"option out of range", "loss z_loss", ">= 0", fmt::format("{}", z_loss)});
-  }
+  kDoor.number("z_loss", z_loss, 0);
 }
 
 Cost LossShape::cost(Direction direction, Dtype dtype) const {
@@ -93,37 +50,63 @@ std::string LossShape::describe() const {
   return text;
 }
 
-template <class T>
-std::span<const LossLine<T>> loss_lines() {
-  static const std::array lines = {LossLine<T>{{"fused", Device::cpu, dtype_of<T>, 1},
-                                               accepts,
-                                               predict_us,
-                                               scratch_bytes,
-                                               {fused_cross_entropy},
-                                               has<T>}};
-  return lines;
+template <class L, class D>
+std::span<const LossLine<L, D>> loss_lines() {
+  static constexpr LossLine<L, D> kLines[] = {
+      {cpu_line<L>("fused", 1), accepts_all, predict_us, no_scratch, {fused_cross_entropy}}};
+  return kLines;
 }
 
-template <class T>
-void softmax_cross_entropy(Context& context, const LossShape& shape, const LossForward<T>& args,
+template <class L, class D>
+void softmax_cross_entropy(Context& context, const LossShape& shape, const LossForward<L, D>& args,
                            const Choice& choice) {
   shape.check();
-  ADDER_CHECK(context.arena != nullptr);
-  if (shape.rows == 0) return;
-  if (!context.arena->measuring()) check_args(shape, args);
-  const auto& line =
-      pick_line("loss", loss_lines<T>(), context.caps(), shape, Direction::forward, choice);
-  run_line(context, line, shape, Direction::forward,
-           [&](Exec exec) { line.run.forward(shape, args, exec); });
+  const bool empty = shape.rows == 0;
+  kDoor.given("logits", empty || args.logits != nullptr);
+  kDoor.given("targets", empty || args.targets != nullptr);
+  kDoor.given("row_loss", empty || args.row_loss != nullptr);
+  kDoor.row_stride("logit_stride", args.logit_stride, shape.rows, shape.columns);
+  if (args.dlogits != nullptr) {
+    kDoor.row_stride("dlogit_stride", args.dlogit_stride, shape.rows, shape.columns);
+  }
+  run_line(context, kDoor.family(), loss_lines<L, D>(), shape, Direction::forward, args, choice);
 }
 
-#define ADDER_LOSS(T)                                                                       \
-  template std::span<const LossLine<T>> loss_lines<T>();                                    \
-  template void softmax_cross_entropy<T>(Context&, const LossShape&, const LossForward<T>&, \
-                                         const Choice&);
-ADDER_LOSS(double)
-ADDER_LOSS(float)
-ADDER_LOSS(Bf16)
+void LossSumShape::check() const { kDoor.at_least("rows", rows, 0); }
+
+Cost LossSumShape::cost() const {
+  Cost cost;
+  cost.flops = static_cast<double>(rows);
+  cost.bytes = static_cast<double>(rows) * sizeof(double);
+  return cost;
+}
+
+std::string LossSumShape::describe() const { return fmt::format("rows{}", rows); }
+
+std::span<const LossSumLine> loss_sum_lines() {
+  static constexpr LossSumLine kLines[] = {{cpu_line<double>("sequential", 1),
+                                            accepts_all,
+                                            predict_sum_us,
+                                            no_scratch,
+                                            {sequential_sum}}};
+  return kLines;
+}
+
+void sum_losses(Context& context, const LossSumShape& shape, const LossSumArgs& args,
+                const Choice& choice) {
+  shape.check();
+  kDoor.given("row_loss", shape.rows == 0 || args.row_loss != nullptr);
+  kDoor.given("sum", args.sum != nullptr);
+  run_line(context, kDoor.family(), loss_sum_lines(), shape, Direction::forward, args, choice);
+}
+
+#define ADDER_LOSS(L, D)                                                                          \
+  template std::span<const LossLine<L, D>> loss_lines<L, D>();                                    \
+  template void softmax_cross_entropy<L, D>(Context&, const LossShape&, const LossForward<L, D>&, \
+                                            const Choice&);
+ADDER_LOSS(double, double)
+ADDER_LOSS(float, float)
+ADDER_LOSS(float, Bf16)
 #undef ADDER_LOSS
 
 }  // namespace adder

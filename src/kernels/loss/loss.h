@@ -1,5 +1,8 @@
 // Kernel family `loss`: softmax cross-entropy over rows of logits, fused with its gradient
 // (math.md 8.1). The caller runs head and loss in row slices. Thread-safe.
+//
+// loss.h, .cpp     doors and tables
+// fused.h, .cpp    loss and gradient of a row in three passes, and the sum of the rows
 #pragma once
 
 #include <cstdint>

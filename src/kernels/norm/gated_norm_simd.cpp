@@ -196,7 +196,7 @@ void gated_backward_all(const GatedNormShape& shape, const GatedNormBackward<T>&
                          args.dw != nullptr ? sums + block * cut.padded : nullptr);
   });
   if (args.dw != nullptr) {
-    reduce_all(threads, sums, cut.padded, cut.blocks, shape.width, args.dw);
+    reduce_all(threads, sums, cut.padded, cut.blocks, shape.width, args.accumulate, args.dw);
   }
 }
 

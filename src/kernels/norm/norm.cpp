@@ -1,49 +1,27 @@
 #include "kernels/norm/norm.h"
 
+#include "core/door.h"
 #include "kernels/norm/norm_lines.h"
 
 namespace adder {
 namespace {
 
-[[noreturn]] void bad(const std::string& field, std::string expected, std::string got) {
-  throw Error({"bad shape", field, std::move(expected), std::move(got)});
-}
-
-void at_least(const std::string& field, int64_t value, int64_t least) {
-  if (value < least) bad(field, ">= " + std::to_string(least), std::to_string(value));
-}
-
-void check_eps(const char* field, double eps) {
-  if (!(eps >= 0)) bad(field, ">= 0", std::to_string(eps));
-}
-
-template <class Pointer>
-void present(const char* field, Pointer pointer) {
-  if (pointer == nullptr) bad(field, "an array", "none");
-}
-
-void check_stride(const char* field, int64_t stride, int64_t rows, int64_t width) {
-  if (rows > 1) at_least(field, stride, width);
-}
+constexpr Door kDoor("norm");
+constexpr Door kGatedDoor("gated_norm");
 
 // 22 GB/s and 0.5 ns a sigmoid on one core (AVX-512 Xeon with 2 MiB of L2, f32, 2048 rows of 768).
-double predict_us(const Caps& caps, const Cost& cost) {
-  return 0.3 + (cost.bytes * 0.045e-3 + cost.exps * 0.5e-3) / caps.threads;
-}
-
-template <class Shape>
-bool accepts_any(const Caps&, const Shape&) {
-  return true;
+double predict_us(const Cost& cost) {
+  return 0.3 + (cost.bytes * 0.045e-3 + cost.exps * 0.5e-3) / kPredictedThreads;
 }
 
 template <class T>
-double predict_norm_us(const Caps& caps, const NormShape& shape, Direction direction) {
-  return predict_us(caps, shape.cost(direction, dtype_of<T>));
+double predict_norm_us(const Caps&, const NormShape& shape, Direction direction) {
+  return predict_us(shape.cost(direction, dtype_of<T>));
 }
 
 template <class T>
-double predict_gated_us(const Caps& caps, const GatedNormShape& shape, Direction direction) {
-  return predict_us(caps, shape.cost(direction, dtype_of<T>));
+double predict_gated_us(const Caps&, const GatedNormShape& shape, Direction direction) {
+  return predict_us(shape.cost(direction, dtype_of<T>));
 }
 
 template <class T>
@@ -52,7 +30,7 @@ int64_t rows_bytes(const NormBlocks& cut, int64_t rows) {
 }
 
 template <class T>
-int64_t norm_scratch(const NormShape& shape, Direction direction) {
+int64_t norm_scratch(const Caps&, const NormShape& shape, Direction direction) {
   const NormBlocks cut(shape.rows, shape.width);
   if (direction == Direction::forward) return rows_bytes<T>(cut, NormScratch::kForward);
   return rows_bytes<T>(cut, NormScratch::kBackwardRows) +
@@ -60,11 +38,18 @@ int64_t norm_scratch(const NormShape& shape, Direction direction) {
 }
 
 template <class T>
-int64_t gated_scratch(const GatedNormShape& shape, Direction direction) {
+int64_t gated_scratch(const Caps&, const GatedNormShape& shape, Direction direction) {
   const NormBlocks cut(shape.rows, shape.width);
   if (direction == Direction::forward) return rows_bytes<T>(cut, NormScratch::kGatedForward);
   return rows_bytes<T>(cut, NormScratch::kGatedBackwardRows) +
          rows_bytes<T>(cut, NormScratch::kGatedBackwardSums);
+}
+
+// The matrix (rows, width) of a call and its row stride.
+void check_matrix(const char* field, const void* data, int64_t stride,
+                  const GatedNormShape& shape) {
+  kGatedDoor.given(field, shape.rows == 0 || data != nullptr);
+  kGatedDoor.row_stride(field, stride, shape.rows, shape.width);
 }
 
 double product(int64_t a, int64_t b) { return static_cast<double>(a) * static_cast<double>(b); }
@@ -72,9 +57,9 @@ double product(int64_t a, int64_t b) { return static_cast<double>(a) * static_ca
 }  // namespace
 
 void NormShape::check() const {
-  at_least("norm: rows", rows, 0);
-  at_least("norm: width", width, 1);
-  check_eps("norm: eps", eps);
+  kDoor.at_least("rows", rows, 0);
+  kDoor.at_least("width", width, 1);
+  kDoor.number("eps", eps, 0);
 }
 
 // x, y and both gradients in the storage type, the residual in fp32 (math.md 6.3).
@@ -97,13 +82,11 @@ std::string NormShape::describe() const {
 }
 
 void GatedNormShape::check() const {
-  at_least("gated_norm: rows", rows, 0);
-  at_least("gated_norm: width", width, 1);
-  at_least("gated_norm: group", group, 0);
-  if (width % group_width() != 0) {
-    bad("gated_norm: group", "a divisor of width " + std::to_string(width), std::to_string(group));
-  }
-  check_eps("gated_norm: eps", eps);
+  kGatedDoor.at_least("rows", rows, 0);
+  kGatedDoor.at_least("width", width, 1);
+  kGatedDoor.at_least("group", group, 0);
+  kGatedDoor.divides("group", group_width(), "width", width);
+  kGatedDoor.number("eps", eps, 0);
 }
 
 Cost GatedNormShape::cost(Direction direction, Dtype dtype) const {
@@ -124,95 +107,74 @@ std::string GatedNormShape::describe() const {
 
 template <class T, class R>
 std::span<const NormLine<T, R>> norm_lines() {
-  static const NormLine<T, R> lines[] = {
-      {{"rows", Device::cpu, dtype_of<T>, 1},
-       accepts_any<NormShape>,
-       predict_norm_us<T>,
-       norm_scratch<T>,
-       {norm_rows_forward, norm_rows_backward},
-       has_direction},
-  };
-  return lines;
+  static constexpr NormLine<T, R> kLines[] = {{cpu_line<T>("rows", 1),
+                                               accepts_all,
+                                               predict_norm_us<T>,
+                                               norm_scratch<T>,
+                                               {norm_rows_forward, norm_rows_backward}}};
+  return kLines;
 }
 
 template <class T, class R>
 void norm_forward(Context& context, const NormShape& shape, const NormForward<T, R>& args,
                   const Choice& choice) {
   shape.check();
-  if (!context.arena->measuring() && shape.rows > 0) {
-    if (args.x == nullptr) present("norm: x and residual_in", args.residual_in);
-    if (args.x != nullptr) check_stride("norm: x_stride", args.x_stride, shape.rows, shape.width);
-    present("norm: y", args.y);
-  }
-  const auto& line =
-      pick_line("norm", norm_lines<T, R>(), context.caps(), shape, Direction::forward, choice);
-  run_line(context, line, shape, Direction::forward,
-           [&](Exec exec) { line.run.forward(shape, args, exec); });
+  const bool empty = shape.rows == 0;
+  kDoor.given("x and residual_in", empty || args.x != nullptr || args.residual_in != nullptr);
+  if (args.x != nullptr) kDoor.row_stride("x_stride", args.x_stride, shape.rows, shape.width);
+  kDoor.given("y", empty || args.y != nullptr);
+  run_line(context, kDoor.family(), norm_lines<T, R>(), shape, Direction::forward, args, choice);
 }
 
 template <class T, class R>
 void norm_backward(Context& context, const NormShape& shape, const NormBackward<T, R>& args,
                    const Choice& choice) {
   shape.check();
-  if (!context.arena->measuring() && shape.rows > 0) {
-    present("norm: r", args.r);
-    present("norm: rstd", args.rstd);
-    if (shape.kind == NormKind::layer) present("norm: mean", args.mean);
-    present("norm: gy", args.gy);
-    present("norm: dr", args.dr);
-  }
-  const auto& line =
-      pick_line("norm", norm_lines<T, R>(), context.caps(), shape, Direction::backward, choice);
-  run_line(context, line, shape, Direction::backward,
-           [&](Exec exec) { line.run.backward(shape, args, exec); });
+  const bool empty = shape.rows == 0;
+  kDoor.given("r", empty || args.r != nullptr);
+  kDoor.given("rstd", empty || args.rstd != nullptr);
+  kDoor.given("mean", empty || shape.kind == NormKind::rms || args.mean != nullptr);
+  kDoor.given("gy", empty || args.gy != nullptr);
+  kDoor.given("dr", empty || args.dr != nullptr);
+  run_line(context, kDoor.family(), norm_lines<T, R>(), shape, Direction::backward, args, choice);
 }
 
 template <class T>
 std::span<const GatedNormLine<T>> gated_norm_lines() {
-  static const GatedNormLine<T> lines[] = {
-      {{"rows", Device::cpu, dtype_of<T>, 1},
-       accepts_any<GatedNormShape>,
+  static constexpr GatedNormLine<T> kLines[] = {
+      {cpu_line<T>("rows", 1),
+       accepts_all,
        predict_gated_us<T>,
        gated_scratch<T>,
-       {gated_norm_rows_forward, gated_norm_rows_backward},
-       has_direction},
-  };
-  return lines;
+       {gated_norm_rows_forward, gated_norm_rows_backward}}};
+  return kLines;
 }
 
 template <class T>
 void gated_norm_forward(Context& context, const GatedNormShape& shape,
                         const GatedNormForward<T>& args, const Choice& choice) {
   shape.check();
-  if (!context.arena->measuring()) {
-    check_stride("gated_norm: y_stride", args.y_stride, shape.rows, shape.width);
-    check_stride("gated_norm: z_stride", args.z_stride, shape.rows, shape.width);
-    check_stride("gated_norm: out_stride", args.out_stride, shape.rows, shape.width);
-    if (shape.rows > 0) present("gated_norm: w", args.w);
-  }
-  const auto& line = pick_line("gated_norm", gated_norm_lines<T>(), context.caps(), shape,
-                               Direction::forward, choice);
-  run_line(context, line, shape, Direction::forward,
-           [&](Exec exec) { line.run.forward(shape, args, exec); });
+  check_matrix("y", args.y, args.y_stride, shape);
+  check_matrix("z", args.z, args.z_stride, shape);
+  check_matrix("out", args.out, args.out_stride, shape);
+  kGatedDoor.given("w", shape.rows == 0 || args.w != nullptr);
+  run_line(context, kGatedDoor.family(), gated_norm_lines<T>(), shape, Direction::forward, args,
+           choice);
 }
 
 template <class T>
 void gated_norm_backward(Context& context, const GatedNormShape& shape,
                          const GatedNormBackward<T>& args, const Choice& choice) {
   shape.check();
-  if (!context.arena->measuring()) {
-    check_stride("gated_norm: y_stride", args.y_stride, shape.rows, shape.width);
-    check_stride("gated_norm: z_stride", args.z_stride, shape.rows, shape.width);
-    check_stride("gated_norm: gout_stride", args.gout_stride, shape.rows, shape.width);
-    check_stride("gated_norm: dy_stride", args.dy_stride, shape.rows, shape.width);
-    check_stride("gated_norm: dz_stride", args.dz_stride, shape.rows, shape.width);
-    if (shape.rows > 0) present("gated_norm: rstd", args.rstd);
-    if (shape.rows > 0) present("gated_norm: w", args.w);
-  }
-  const auto& line = pick_line("gated_norm", gated_norm_lines<T>(), context.caps(), shape,
-                               Direction::backward, choice);
-  run_line(context, line, shape, Direction::backward,
-           [&](Exec exec) { line.run.backward(shape, args, exec); });
+  check_matrix("y", args.y, args.y_stride, shape);
+  check_matrix("z", args.z, args.z_stride, shape);
+  check_matrix("gout", args.gout, args.gout_stride, shape);
+  check_matrix("dy", args.dy, args.dy_stride, shape);
+  check_matrix("dz", args.dz, args.dz_stride, shape);
+  kGatedDoor.given("rstd", shape.rows == 0 || args.rstd != nullptr);
+  kGatedDoor.given("w", shape.rows == 0 || args.w != nullptr);
+  run_line(context, kGatedDoor.family(), gated_norm_lines<T>(), shape, Direction::backward, args,
+           choice);
 }
 
 #define ADDER_NORM_INSTANTIATE(T, R)                                                       \

@@ -1,6 +1,12 @@
 // Kernel family `norm`: RMSNorm and LayerNorm fused with the residual add (math.md 6.1 - 6.3), and
 // the gated RMSNorm of Mamba-2 and Mamba-3 (6.4). Statistics in accumulate_t<T>. Thread-safe.
 //
+// norm.h, .cpp           doors and tables
+// norm_lines.h           how rows are cut into blocks
+// norm_words-inl.h       sums over a row, sums of partial rows
+// norm_simd.cpp          RMSNorm and LayerNorm
+// gated_norm_simd.cpp    the gated norm
+//
 // T: storage type of activations; R: of the residual stream. Instantiated for <double, double>,
 // <float, float>, <Bf16, float> (residual in fp32) and <Bf16, Bf16>.
 #pragma once

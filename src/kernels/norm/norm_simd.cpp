@@ -183,10 +183,11 @@ void backward_all(const NormShape& shape, const NormBackward<T, R>& args, Exec e
                    buffers + block * rows_stride, sums + block * sums_stride);
   });
   if (args.dw != nullptr) {
-    reduce_all(threads, sums, sums_stride, cut.blocks, shape.width, args.dw);
+    reduce_all(threads, sums, sums_stride, cut.blocks, shape.width, args.accumulate, args.dw);
   }
   if (args.db != nullptr) {
-    reduce_all(threads, sums + cut.padded, sums_stride, cut.blocks, shape.width, args.db);
+    reduce_all(threads, sums + cut.padded, sums_stride, cut.blocks, shape.width, args.accumulate,
+               args.db);
   }
 }
 

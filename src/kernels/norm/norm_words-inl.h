@@ -92,10 +92,10 @@ HWY_INLINE C mean_of(const C* v, int64_t count) {
   return scaled_sum(v, count, scale) / n / scale;
 }
 
-// out[c] = sum over blocks of the partial rows, in index order; columns [first, last).
+// out[c] (+)= sum over blocks of the partial rows, in index order; columns [first, last).
 template <class C>
 HWY_NOINLINE void reduce_blocks(const C* partials, int64_t stride, int64_t blocks, int64_t first,
-                                int64_t last, C* out) {
+                                int64_t last, bool accumulate, C* out) {
   const Words<C> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   for (int64_t c = first; c < last; c += lanes) {
@@ -104,18 +104,19 @@ HWY_NOINLINE void reduce_blocks(const C* partials, int64_t stride, int64_t block
     for (int64_t i = 0; i < blocks; ++i) {
       sum = hn::Add(sum, load_n(d, partials + i * stride + c, n));
     }
+    if (accumulate) sum = hn::Add(load_n(d, out + c, n), sum);
     store_n(sum, d, out + c, n);
   }
 }
 
 template <class C>
 void reduce_all(int threads, const C* partials, int64_t stride, int64_t blocks, int64_t width,
-                C* out) {
+                bool accumulate, C* out) {
   const int64_t items = (width + NormBlocks::kColumns - 1) / NormBlocks::kColumns;
   parallel_for(threads, items, [&](int64_t item) {
     const int64_t first = item * NormBlocks::kColumns;
     reduce_blocks(partials, stride, blocks, first, std::min(first + NormBlocks::kColumns, width),
-                  out);
+                  accumulate, out);
   });
 }
 

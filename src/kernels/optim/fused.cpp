@@ -28,15 +28,15 @@ struct Factors {
   Acc unbias2;  // 1 / sqrt(1 - beta2^t)
   Acc eps;
 
-  Factors(const AdamWConstants& constants, const StepValues& values) {
-    const auto t = static_cast<double>(values.step);
-    clip = static_cast<Acc>(values.clip_coefficient);
-    keep = static_cast<Acc>(1 - values.learning_rate * constants.weight_decay);
+  Factors(const AdamWConstants& constants, const StepState& state) {
+    const auto t = static_cast<double>(state.updates);
+    clip = static_cast<Acc>(state.clip);
+    keep = static_cast<Acc>(1 - state.learning_rate * constants.weight_decay);
     beta1 = static_cast<Acc>(constants.beta1);
     rest1 = static_cast<Acc>(1 - constants.beta1);
     beta2 = static_cast<Acc>(constants.beta2);
     rest2 = static_cast<Acc>(1 - constants.beta2);
-    rate = static_cast<Acc>(values.learning_rate / (1 - std::pow(constants.beta1, t)));
+    rate = static_cast<Acc>(state.learning_rate / (1 - std::pow(constants.beta1, t)));
     unbias2 = static_cast<Acc>(1 / std::sqrt(1 - std::pow(constants.beta2, t)));
     eps = static_cast<Acc>(constants.eps);
   }
@@ -65,13 +65,14 @@ void update_range(const Factors<Acc>& f, const AdamWArgs<Acc>& args, int64_t beg
     store_n(p, d, args.p + i, left);
     store_n(m, d, args.m + i, left);
     store_n(v, d, args.v + i, left);
+    if (args.rounded != nullptr) store_converted_n(p, d, args.rounded + i, left);
   }
 }
 
 template <class Acc>
 void adamw(const OptimShape& shape, const AdamWArgs<Acc>& args, Exec exec) {
-  if (args.values->skip != 0) return;
-  const Factors<Acc> factors(args.constants, *args.values);
+  if (args.state->skip != 0) return;
+  const Factors<Acc> factors(args.constants, *args.state);
   parallel_for(exec.threads, (shape.count + kItem - 1) / kItem, [&](int64_t item) {
     update_range(factors, args, item * kItem, std::min(shape.count, (item + 1) * kItem));
   });
@@ -107,11 +108,16 @@ double squares(const Acc* g, int64_t count) {
 }
 
 template <class Acc>
-void squares_of_blocks(int64_t count, const Acc* g, double* partial, int threads) {
-  parallel_for(threads, squares_blocks(count), [&](int64_t block) {
+void squares_of_blocks(const OptimShape& shape, const SquaresArgs<Acc>& args, Exec exec) {
+  const int64_t blocks = squares_blocks(shape.count);
+  double* partial = exec.carve<double>(blocks);
+  parallel_for(exec.threads, blocks, [&](int64_t block) {
     const int64_t begin = block * kSquaresBlock;
-    partial[block] = squares(g + begin, std::min(kSquaresBlock, count - begin));
+    partial[block] = squares(args.g + begin, std::min(kSquaresBlock, shape.count - begin));
   });
+  double sum = 0;
+  for (int64_t block = 0; block < blocks; ++block) sum += partial[block];
+  *args.sum = args.accumulate ? *args.sum + sum : sum;
 }
 
 }  // namespace
@@ -123,11 +129,11 @@ void adamw_f64(const OptimShape& shape, const AdamWArgs<double>& args, Exec exec
 void adamw_f32(const OptimShape& shape, const AdamWArgs<float>& args, Exec exec) {
   adamw(shape, args, exec);
 }
-void squares_f64(int64_t count, const double* g, double* partial, int threads) {
-  squares_of_blocks(count, g, partial, threads);
+void squares_f64(const OptimShape& shape, const SquaresArgs<double>& args, Exec exec) {
+  squares_of_blocks(shape, args, exec);
 }
-void squares_f32(int64_t count, const float* g, double* partial, int threads) {
-  squares_of_blocks(count, g, partial, threads);
+void squares_f32(const OptimShape& shape, const SquaresArgs<float>& args, Exec exec) {
+  squares_of_blocks(shape, args, exec);
 }
 
 }  // namespace adder::HWY_NAMESPACE
@@ -147,11 +153,25 @@ void fused_adamw(const OptimShape& shape, const AdamWArgs<double>& args, Exec ex
 void fused_adamw(const OptimShape& shape, const AdamWArgs<float>& args, Exec exec) {
   HWY_DYNAMIC_DISPATCH(adamw_f32)(shape, args, exec);
 }
-void block_squares(int64_t count, const double* g, double* partial, int threads) {
-  HWY_DYNAMIC_DISPATCH(squares_f64)(count, g, partial, threads);
+void block_squares(const OptimShape& shape, const SquaresArgs<double>& args, Exec exec) {
+  HWY_DYNAMIC_DISPATCH(squares_f64)(shape, args, exec);
 }
-void block_squares(int64_t count, const float* g, double* partial, int threads) {
-  HWY_DYNAMIC_DISPATCH(squares_f32)(count, g, partial, threads);
+void block_squares(const OptimShape& shape, const SquaresArgs<float>& args, Exec exec) {
+  HWY_DYNAMIC_DISPATCH(squares_f32)(shape, args, exec);
+}
+
+void decide(const OptimShape&, const DecisionArgs& args, Exec) {
+  constexpr double kNormFloor = 1e-6;  // of PyTorch's clip_grad_norm_
+  StepState& state = *args.state;
+  state.grad_norm = std::sqrt(state.squares);
+  state.skip = std::isfinite(state.grad_norm) && std::isfinite(state.loss_sum) ? 0 : 1;
+  if (state.skip != 0) {
+    ++state.skipped;
+    return;
+  }
+  state.clip =
+      args.clip_norm > 0 ? std::min(1.0, args.clip_norm / (state.grad_norm + kNormFloor)) : 1.0;
+  ++state.updates;
 }
 
 }  // namespace adder

@@ -1,4 +1,5 @@
-// AdamW in one pass over g, p, m and v, and the sum of squares of the gradient norm.
+// Private to the room: AdamW in one pass over g, p, m and v, the sum of squares of the gradient norm,
+// and the decision between them.
 #pragma once
 
 #include "kernels/optim/optim.h"
@@ -13,8 +14,10 @@ inline constexpr int64_t kSquaresBlock = 16384;
 constexpr int64_t squares_blocks(int64_t count) {
   return (count + kSquaresBlock - 1) / kSquaresBlock;
 }
-/// partial (squares_blocks(count)): the sum of every block, in double.
-void block_squares(int64_t count, const double* g, double* partial, int threads);
-void block_squares(int64_t count, const float* g, double* partial, int threads);
+/// Scratch: squares_blocks(count) doubles.
+void block_squares(const OptimShape& shape, const SquaresArgs<double>& args, Exec exec);
+void block_squares(const OptimShape& shape, const SquaresArgs<float>& args, Exec exec);
+
+void decide(const OptimShape& shape, const DecisionArgs& args, Exec exec);
 
 }  // namespace adder

@@ -2,63 +2,33 @@
 
 #include <fmt/format.h>
 
-#include <array>
-#include <cmath>
-
+#include "core/door.h"
 #include "kernels/optim/fused.h"
 
 namespace adder {
 namespace {
 
-void require(bool good, const char* field, const char* expected, const std::string& got) {
-  if (!good) throw Error({"option out of range", fmt::format("optim {}", field), expected, got});
+constexpr Door kDoor("optim");
+constexpr OptimShape kOneState = {1};  // of decide_step
+
+void below_one(const char* field, double value) {
+  kDoor.number(field, value, 0);
+  if (value >= 1) kDoor.bad(field, "< 1", fmt::format("{}", value));
 }
 
-void check_present(const char* name, const void* data) {
-  if (data == nullptr) {
-    throw Error({"argument absent", fmt::format("optim {}", name), "a pointer", "null"});
-  }
-}
-
-void check_constants(const AdamWConstants& c) {
-  require(c.beta1 >= 0 && c.beta1 < 1, "beta1", "in [0, 1)", fmt::format("{}", c.beta1));
-  require(c.beta2 >= 0 && c.beta2 < 1, "beta2", "in [0, 1)", fmt::format("{}", c.beta2));
-  require(c.eps >= 0, "eps", ">= 0", fmt::format("{}", c.eps));
-  require(c.weight_decay >= 0, "weight_decay", ">= 0", fmt::format("{}", c.weight_decay));
-}
-
-template <class Acc>
-void check_args(const AdamWArgs<Acc>& args) {
-  check_present("values", args.values);
-  check_present("g", args.g);
-  check_present("p", args.p);
-  check_present("m", args.m);
-  check_present("v", args.v);
-  require(args.values->skip != 0 || args.values->step >= 1, "step", ">= 1",
-          std::to_string(args.values->step));
-}
-
-bool accepts(const Caps&, const OptimShape&) { return true; }
-
-// Bound by memory: 28 bytes an element in fp32.
+// Bound by memory: 28 bytes an element in fp32 for AdamW, 4 for the squares.
+template <int kBytes>
 double predict_us(const Caps&, const OptimShape& shape, Direction) {
-  return 2.0 + static_cast<double>(shape.count) * 28.0 / 17e3;
+  return 2.0 + static_cast<double>(shape.count) * kBytes / 17e3;
 }
 
-int64_t scratch_bytes(const OptimShape&, Direction) { return 0; }
-
-template <class Acc>
-bool has(const OptimFunctions<Acc>&, Direction direction) {
-  return direction == Direction::forward;
+int64_t squares_scratch(const Caps&, const OptimShape& shape, Direction) {
+  return squares_blocks(shape.count) * static_cast<int64_t>(sizeof(double));
 }
 
 }  // namespace
 
-void OptimShape::check() const {
-  if (count < 0) {
-    throw Error({"negative extent", "optim count", ">= 0", std::to_string(count)});
-  }
-}
+void OptimShape::check() const { kDoor.at_least("count", count, 0); }
 
 Cost OptimShape::cost(Dtype dtype) const {
   Cost cost;
@@ -71,49 +41,64 @@ Cost OptimShape::cost(Dtype dtype) const {
 std::string OptimShape::describe() const { return fmt::format("count{}", count); }
 
 template <class Acc>
-std::span<const OptimLine<Acc>> optim_lines() {
-  static const std::array lines = {OptimLine<Acc>{{"fused", Device::cpu, dtype_of<Acc>, 1},
-                                                  accepts,
-                                                  predict_us,
-                                                  scratch_bytes,
-                                                  {fused_adamw},
-                                                  has<Acc>}};
-  return lines;
+std::span<const AdamWLine<Acc>> adamw_lines() {
+  static constexpr AdamWLine<Acc> kLines[] = {
+      {cpu_line<Acc>("fused", 1), accepts_all, predict_us<28>, no_scratch, {fused_adamw}}};
+  return kLines;
 }
 
 template <class Acc>
 void adamw_step(Context& context, const OptimShape& shape, const AdamWArgs<Acc>& args,
                 const Choice& choice) {
   shape.check();
-  check_constants(args.constants);
-  ADDER_CHECK(context.arena != nullptr);
-  if (shape.count == 0) return;
-  if (!context.arena->measuring()) check_args(args);
-  const auto& line =
-      pick_line("optim", optim_lines<Acc>(), context.caps(), shape, Direction::forward, choice);
-  run_line(context, line, shape, Direction::forward,
-           [&](Exec exec) { line.run.adamw(shape, args, exec); });
+  below_one("beta1", args.constants.beta1);
+  below_one("beta2", args.constants.beta2);
+  kDoor.number("eps", args.constants.eps, 0);
+  kDoor.number("weight_decay", args.constants.weight_decay, 0);
+  kDoor.given("state", args.state != nullptr);
+  const bool empty = shape.count == 0;
+  kDoor.given("g", empty || args.g != nullptr);
+  kDoor.given("p", empty || args.p != nullptr);
+  kDoor.given("m", empty || args.m != nullptr);
+  kDoor.given("v", empty || args.v != nullptr);
+  run_line(context, kDoor.family(), adamw_lines<Acc>(), shape, Direction::forward, args, choice);
 }
 
 template <class Acc>
-double sum_of_squares(Context& context, int64_t count, const Acc* g) {
-  OptimShape{count}.check();
-  ADDER_CHECK(context.arena != nullptr);
-  Arena::Scope scope(*context.arena);
-  double* partial = context.arena->take<double>(squares_blocks(count));
-  if (context.arena->measuring() || count == 0) return 0;
-  check_present("g", g);
-  block_squares(count, g, partial, context.threads);
-  double sum = 0;
-  for (int64_t block = 0; block < squares_blocks(count); ++block) sum += partial[block];
-  return sum;
+std::span<const SquaresLine<Acc>> squares_lines() {
+  static constexpr SquaresLine<Acc> kLines[] = {
+      {cpu_line<Acc>("blocks", 1), accepts_all, predict_us<4>, squares_scratch, {block_squares}}};
+  return kLines;
 }
 
-#define ADDER_OPTIM(Acc)                                                            \
-  template std::span<const OptimLine<Acc>> optim_lines<Acc>();                      \
-  template void adamw_step<Acc>(Context&, const OptimShape&, const AdamWArgs<Acc>&, \
-                                const Choice&);                                     \
-  template double sum_of_squares<Acc>(Context&, int64_t, const Acc*);
+template <class Acc>
+void sum_of_squares(Context& context, const OptimShape& shape, const SquaresArgs<Acc>& args,
+                    const Choice& choice) {
+  shape.check();
+  kDoor.given("g", shape.count == 0 || args.g != nullptr);
+  kDoor.given("sum", args.sum != nullptr);
+  run_line(context, kDoor.family(), squares_lines<Acc>(), shape, Direction::forward, args, choice);
+}
+
+std::span<const DecisionLine> decision_lines() {
+  static constexpr DecisionLine kLines[] = {
+      {cpu_line<double>("scalar", 1), accepts_all, predict_us<0>, no_scratch, {decide}}};
+  return kLines;
+}
+
+void decide_step(Context& context, const DecisionArgs& args, const Choice& choice) {
+  kDoor.number("clip_norm", args.clip_norm, 0);
+  kDoor.given("state", args.state != nullptr);
+  run_line(context, kDoor.family(), decision_lines(), kOneState, Direction::forward, args, choice);
+}
+
+#define ADDER_OPTIM(Acc)                                                                  \
+  template std::span<const AdamWLine<Acc>> adamw_lines<Acc>();                            \
+  template void adamw_step<Acc>(Context&, const OptimShape&, const AdamWArgs<Acc>&,       \
+                                const Choice&);                                           \
+  template std::span<const SquaresLine<Acc>> squares_lines<Acc>();                        \
+  template void sum_of_squares<Acc>(Context&, const OptimShape&, const SquaresArgs<Acc>&, \
+                                    const Choice&);
 ADDER_OPTIM(double)
 ADDER_OPTIM(float)
 #undef ADDER_OPTIM

@@ -1,4 +1,8 @@
 // Kernel family `optim`: AdamW (PyTorch order) and the global gradient norm (math.md 8.2).
+//
+// optim.h, .cpp    doors and tables
+// fused.h, .cpp    AdamW in one pass, sum of squares, the decision between them
+//
 // Values that change from step to step are read from memory (StepState), so that a step only
 // enqueues. Thread-safe.
 #pragma once
@@ -30,11 +34,11 @@ template <class Acc>
 struct AdamWArgs {
   AdamWConstants constants;
   const StepState* state = nullptr;  // learning_rate, clip, skip, updates (t, this step included)
-  const Acc* g = nullptr;  // (count)
-  Acc* p = nullptr;        // (count) master parameters
-  Bf16* rounded = nullptr;  // (count) p rounded to nearest even; may be absent
-  Acc* m = nullptr;        // (count)
-  Acc* v = nullptr;        // (count)
+  const Acc* g = nullptr;            // (count)
+  Acc* p = nullptr;                  // (count) master parameters
+  Bf16* rounded = nullptr;           // (count) p rounded to nearest even; may be absent
+  Acc* m = nullptr;                  // (count)
+  Acc* v = nullptr;                  // (count)
 };
 
 template <class Acc>

@@ -1,6 +1,5 @@
 // Conversions between storage types, each rounded once, to nearest even.
 #include <algorithm>
-#include <limits>
 #include <type_traits>
 
 #undef HWY_TARGET_INCLUDE
@@ -39,37 +38,9 @@ HWY_INLINE void store_float(V<D> value, D d, T* to) {
     const hn::Rebind<hwy::float16_t, D> d16;
     hn::StoreU(hn::DemoteTo(d16, value), d16, reinterpret_cast<hwy::float16_t*>(to));
 #endif
-  } else if constexpr (std::is_same_v<T, Bf16>) {
-    // One pattern for every NaN: rounding would carry the largest payloads into the sign bit.
-    const auto quiet = hn::Set(d, std::numeric_limits<float>::quiet_NaN());
-    store(hn::IfThenElse(hn::IsNaN(value), quiet, value), d, to);
   } else {
-    store(value, d, to);
+    store_converted_n(value, d, to, hn::Lanes(d));
   }
-}
-
-// Rounded to nearest; beyond the range of float it is infinity.
-template <class D>
-HWY_INLINE V<D> float_from_double(D d, V<hn::Rebind<double, D>> value) {
-#if HWY_TARGET == HWY_SCALAR
-  return hn::Set(d, static_cast<float>(hn::GetLane(value)));  // DemoteTo would stop at the largest
-#else
-  return hn::DemoteTo(d, value);
-#endif
-}
-
-// The 24 leading bits of x, the last one set if anything follows: a float that a second rounding,
-// to 8 or 11 bits, treats as it would treat x.
-template <class D>
-HWY_INLINE V<D> sticky(D d, V<D> x) {
-  const hn::RebindToUnsigned<D> du;
-  const auto below = hn::Set(du, uint64_t{0x1FFFFFFF});
-  const auto bits = hn::BitCast(du, x);
-  const auto rest = hn::And(bits, below);
-  const auto last = hn::Set(du, uint64_t{0x20000000});
-  const auto kept = hn::AndNot(below, bits);
-  const auto marked = hn::Or(kept, last);
-  return hn::BitCast(d, hn::IfThenElse(hn::Eq(rest, hn::Zero(du)), kept, marked));
 }
 
 // One vector; the widest type of the two decides how many elements.

@@ -1,59 +1,86 @@
 #include "kernels/pointwise/pointwise.h"
 
+#include "core/door.h"
 #include "core/threads.h"
 #include "kernels/pointwise/pointwise_lines.h"
 
 namespace adder {
 namespace {
 
-bool accepts_any(const Caps&, const PointwiseShape&) { return true; }
-double rowwise_us(const Caps& caps, const PointwiseShape& shape, Direction) {
-  const auto elements = static_cast<double>(shape.rows * shape.width);
-  return 1.0 + elements / (1e3 * std::max(1, caps.threads));
-}
-int64_t no_scratch(const PointwiseShape&, Direction) { return 0; }
-template <class T>
-bool has_gate(const GateFunctions<T>&, Direction direction) {
-  return direction != Direction::step;
-}
-template <class T>
-constexpr GateLine<T> kRowwise[] = {{{"rowwise", Device::cpu, dtype_of<T>, 1},
-                                     accepts_any,
-                                     rowwise_us,
-                                     no_scratch,
-                                     {gate_forward_rowwise, gate_backward_rowwise},
-                                     has_gate<T>}};
+constexpr Door kDoor("pointwise");
 
-// body(first, count) over blocks of [0, count); nothing runs while memory is only planned.
+// A nanosecond an element of one core.
+double predict_us(const Caps&, const PointwiseShape& shape, Direction) {
+  return 1.0 + static_cast<double>(shape.rows * shape.width) / (1e3 * kPredictedThreads);
+}
+
+// body(first, count) over blocks of the elements.
 template <class Body>
-void in_blocks(Context& context, int64_t count, const Body& body) {
-  if (context.arena != nullptr && context.arena->measuring()) return;
-  parallel_for(context.threads, pointwise_blocks(count), [&](int64_t block) {
+void in_blocks(const PointwiseShape& shape, int threads, const Body& body) {
+  const int64_t count = shape.rows * shape.width;
+  parallel_for(threads, pointwise_blocks(count), [&](int64_t block) {
     const int64_t first = block * kPointwiseBlock;
     body(first, std::min(kPointwiseBlock, count - first));
   });
 }
 
-void check_extent(const char* field, int64_t value) {
-  if (value < 0) {
-    throw Error(
-        {"negative extent", std::string("pointwise: ") + field, ">= 0", std::to_string(value)});
+template <class From, class To>
+void convert_elements(const PointwiseShape& shape, const ConvertArgs<From, To>& args, Exec exec) {
+  in_blocks(shape, exec.threads, [&](int64_t first, int64_t n) {
+    convert_block(n, args.from + first, args.to + first);
+  });
+}
+
+template <class Acc>
+void decay_elements(const PointwiseShape& shape, const DecayForward<Acc>& args, Exec exec) {
+  in_blocks(shape, exec.threads,
+            [&](int64_t first, int64_t n) { decay_block(n, args.a_log + first, args.a + first); });
+}
+template <class Acc>
+void decay_gradients(const PointwiseShape& shape, const DecayBackward<Acc>& args, Exec exec) {
+  in_blocks(shape, exec.threads, [&](int64_t first, int64_t n) {
+    multiply_block(n, args.a + first, args.da + first, args.accumulate, args.da_log + first);
+  });
+}
+
+int64_t column_sum_blocks(const PointwiseShape& shape) {
+  return (shape.rows + kColumnSumRows - 1) / kColumnSumRows;
+}
+template <class T>
+int64_t column_sum_scratch(const Caps&, const PointwiseShape& shape, Direction) {
+  return column_sum_blocks(shape) * shape.width * static_cast<int64_t>(sizeof(accumulate_t<T>));
+}
+template <class T>
+void column_sum_of_blocks(const PointwiseShape& shape, const ColumnSumArgs<T>& args, Exec exec) {
+  using Acc = accumulate_t<T>;
+  const int64_t blocks = column_sum_blocks(shape);
+  Acc* partial = exec.carve<Acc>(blocks * shape.width);
+  parallel_for(exec.threads, blocks, [&](int64_t block) {
+    const int64_t first = block * kColumnSumRows;
+    column_sum_block(std::min(kColumnSumRows, shape.rows - first), shape.width,
+                     args.g + first * args.g_stride, args.g_stride, partial + block * shape.width);
+  });
+  if (!args.accumulate) std::fill(args.out, args.out + shape.width, Acc(0));
+  for (int64_t block = 0; block < blocks; ++block) {
+    add_block(shape.width, partial + block * shape.width, args.out);
   }
 }
 
-// Rows that overlap would be written twice.
-void check_stride(const char* field, int64_t stride, const PointwiseShape& shape) {
-  if (shape.rows > 1 && stride < shape.width) {
-    throw Error({"bad shape", std::string("pointwise: ") + field,
-                 ">= " + std::to_string(shape.width) + " (width)", std::to_string(stride)});
-  }
+// The matrix (rows, width) of a call and its row stride.
+void check_matrix(const char* field, const void* data, int64_t stride,
+                  const PointwiseShape& shape) {
+  kDoor.given(field, data != nullptr || shape.rows * shape.width == 0);
+  kDoor.row_stride(field, stride, shape.rows, shape.width);
+}
+void check_dense(const char* field, const void* data, const PointwiseShape& shape) {
+  check_matrix(field, data, shape.width, shape);
 }
 
 }  // namespace
 
 void PointwiseShape::check() const {
-  check_extent("rows", rows);
-  check_extent("width", width);
+  kDoor.at_least("rows", rows, 0);
+  kDoor.at_least("width", width, 0);
 }
 
 Cost PointwiseShape::cost(Dtype from, Dtype to) const {
@@ -69,111 +96,126 @@ std::string PointwiseShape::describe() const {
 }
 
 template <class From, class To>
-void convert(Context& context, int64_t count, const From* from, To* to) {
-  in_blocks(context, count,
-            [&](int64_t first, int64_t n) { convert_block(n, from + first, to + first); });
+std::span<const ConvertLine<From, To>> convert_lines() {
+  static constexpr ConvertLine<From, To> kLines[] = {{cpu_line<From>("elementwise", 1),
+                                                      accepts_all,
+                                                      predict_us,
+                                                      no_scratch,
+                                                      {convert_elements<From, To>}}};
+  return kLines;
 }
 
-template <class T>
-void add_into(Context& context, int64_t count, const T* x, T* sum) {
-  in_blocks(context, count,
-            [&](int64_t first, int64_t n) { add_block(n, x + first, sum + first); });
-}
-
-template <class T>
-void column_sum(Context& context, const PointwiseShape& shape, const T* g, int64_t g_stride,
-                accumulate_t<T>* out, bool accumulate) {
-  using Acc = accumulate_t<T>;
+template <class From, class To>
+void convert(Context& context, const PointwiseShape& shape, const ConvertArgs<From, To>& args,
+             const Choice& choice) {
   shape.check();
-  Arena::Scope scope(*context.arena);
-  const int64_t blocks = (shape.rows + kColumnSumRows - 1) / kColumnSumRows;
-  Acc* partial = context.arena->take<Acc>(blocks * shape.width);
-  if (context.arena->measuring()) return;
-  parallel_for(context.threads, blocks, [&](int64_t block) {
-    const int64_t first = block * kColumnSumRows;
-    column_sum_block(std::min(kColumnSumRows, shape.rows - first), shape.width,
-                     g + first * g_stride, g_stride, partial + block * shape.width);
-  });
-  if (!accumulate) std::fill(out, out + shape.width, Acc(0));
-  for (int64_t block = 0; block < blocks; ++block) {
-    add_block(shape.width, partial + block * shape.width, out);
-  }
+  check_dense("from", args.from, shape);
+  check_dense("to", args.to, shape);
+  run_line(context, kDoor.family(), convert_lines<From, To>(), shape, Direction::forward, args,
+           choice);
+}
+
+template <class T>
+std::span<const ColumnSumLine<T>> column_sum_lines() {
+  static constexpr ColumnSumLine<T> kLines[] = {{cpu_line<T>("row_blocks", 1),
+                                                 accepts_all,
+                                                 predict_us,
+                                                 column_sum_scratch<T>,
+                                                 {column_sum_of_blocks<T>}}};
+  return kLines;
+}
+
+template <class T>
+void column_sum(Context& context, const PointwiseShape& shape, const ColumnSumArgs<T>& args,
+                const Choice& choice) {
+  shape.check();
+  check_matrix("g", args.g, args.g_stride, shape);
+  kDoor.given("out", args.out != nullptr || shape.width == 0);
+  run_line(context, kDoor.family(), column_sum_lines<T>(), shape, Direction::forward, args, choice);
 }
 
 template <class Acc>
-void decay_from_log(Context& context, int64_t count, const Acc* a_log, Acc* a) {
-  in_blocks(context, count,
-            [&](int64_t first, int64_t n) { decay_block(n, a_log + first, a + first); });
+std::span<const DecayLine<Acc>> decay_lines() {
+  static constexpr DecayLine<Acc> kLines[] = {{cpu_line<Acc>("elementwise", 1),
+                                               accepts_all,
+                                               predict_us,
+                                               no_scratch,
+                                               {decay_elements<Acc>, decay_gradients<Acc>}}};
+  return kLines;
 }
 
 template <class Acc>
-void decay_log_gradient(Context& context, int64_t count, const Acc* a, const Acc* da, Acc* da_log,
-                        bool accumulate) {
-  in_blocks(context, count, [&](int64_t first, int64_t n) {
-    multiply_block(n, a + first, da + first, accumulate, da_log + first);
-  });
+void decay_forward(Context& context, const PointwiseShape& shape, const DecayForward<Acc>& args,
+                   const Choice& choice) {
+  shape.check();
+  check_dense("a_log", args.a_log, shape);
+  check_dense("a", args.a, shape);
+  run_line(context, kDoor.family(), decay_lines<Acc>(), shape, Direction::forward, args, choice);
 }
 
-template <>
-std::span<const GateLine<double>> gate_lines<double>() {
-  return kRowwise<double>;
+template <class Acc>
+void decay_backward(Context& context, const PointwiseShape& shape, const DecayBackward<Acc>& args,
+                    const Choice& choice) {
+  shape.check();
+  check_dense("a", args.a, shape);
+  check_dense("da", args.da, shape);
+  check_dense("da_log", args.da_log, shape);
+  run_line(context, kDoor.family(), decay_lines<Acc>(), shape, Direction::backward, args, choice);
 }
-template <>
-std::span<const GateLine<float>> gate_lines<float>() {
-  return kRowwise<float>;
-}
-template <>
-std::span<const GateLine<Bf16>> gate_lines<Bf16>() {
-  return kRowwise<Bf16>;
+
+template <class T>
+std::span<const GateLine<T>> gate_lines() {
+  static constexpr GateLine<T> kLines[] = {{cpu_line<T>("rowwise", 1),
+                                            accepts_all,
+                                            predict_us,
+                                            no_scratch,
+                                            {gate_forward_rowwise, gate_backward_rowwise}}};
+  return kLines;
 }
 
 template <class T>
 void gate_forward(Context& context, const PointwiseShape& shape, const GateForward<T>& args,
                   const Choice& choice) {
   shape.check();
-  if (!context.arena->measuring()) {
-    check_stride("y_stride", args.y_stride, shape);
-    check_stride("gate_stride", args.gate_stride, shape);
-    check_stride("out_stride", args.out_stride, shape);
-  }
-  const auto& line =
-      pick_line("pointwise", gate_lines<T>(), context.caps(), shape, Direction::forward, choice);
-  run_line(context, line, shape, Direction::forward,
-           [&](Exec exec) { line.run.forward(shape, args, exec); });
+  check_matrix("y", args.y, args.y_stride, shape);
+  check_matrix("gate", args.gate, args.gate_stride, shape);
+  check_matrix("out", args.out, args.out_stride, shape);
+  run_line(context, kDoor.family(), gate_lines<T>(), shape, Direction::forward, args, choice);
 }
 
 template <class T>
 void gate_backward(Context& context, const PointwiseShape& shape, const GateBackward<T>& args,
                    const Choice& choice) {
   shape.check();
-  if (!context.arena->measuring()) {
-    check_stride("y_stride", args.y_stride, shape);
-    check_stride("gate_stride", args.gate_stride, shape);
-    check_stride("gout_stride", args.gout_stride, shape);
-    check_stride("dy_stride", args.dy_stride, shape);
-    check_stride("dgate_stride", args.dgate_stride, shape);
-  }
-  const auto& line =
-      pick_line("pointwise", gate_lines<T>(), context.caps(), shape, Direction::backward, choice);
-  run_line(context, line, shape, Direction::backward,
-           [&](Exec exec) { line.run.backward(shape, args, exec); });
+  check_matrix("y", args.y, args.y_stride, shape);
+  check_matrix("gate", args.gate, args.gate_stride, shape);
+  check_matrix("gout", args.gout, args.gout_stride, shape);
+  check_matrix("dy", args.dy, args.dy_stride, shape);
+  check_matrix("dgate", args.dgate, args.dgate_stride, shape);
+  run_line(context, kDoor.family(), gate_lines<T>(), shape, Direction::backward, args, choice);
 }
 
-#define ADDER_CONVERT(From)                                                     \
-  template void convert<From, double>(Context&, int64_t, const From*, double*); \
-  template void convert<From, float>(Context&, int64_t, const From*, float*);   \
-  template void convert<From, Bf16>(Context&, int64_t, const From*, Bf16*);     \
-  template void convert<From, F16>(Context&, int64_t, const From*, F16*);
-ADDER_CONVERT(double)
-ADDER_CONVERT(float)
-ADDER_CONVERT(Bf16)
-ADDER_CONVERT(F16)
+#define ADDER_CONVERT(From, To)                                                                  \
+  template std::span<const ConvertLine<From, To>> convert_lines<From, To>();                     \
+  template void convert<From, To>(Context&, const PointwiseShape&, const ConvertArgs<From, To>&, \
+                                  const Choice&);
+#define ADDER_CONVERT_FROM(From) \
+  ADDER_CONVERT(From, double)    \
+  ADDER_CONVERT(From, float)     \
+  ADDER_CONVERT(From, Bf16)      \
+  ADDER_CONVERT(From, F16)
+ADDER_CONVERT_FROM(double)
+ADDER_CONVERT_FROM(float)
+ADDER_CONVERT_FROM(Bf16)
+ADDER_CONVERT_FROM(F16)
+#undef ADDER_CONVERT_FROM
 #undef ADDER_CONVERT
 
 #define ADDER_POINTWISE(T)                                                                \
-  template void add_into<T>(Context&, int64_t, const T*, T*);                             \
-  template void column_sum<T>(Context&, const PointwiseShape&, const T*, int64_t,         \
-                              accumulate_t<T>*, bool);                                    \
+  template std::span<const ColumnSumLine<T>> column_sum_lines<T>();                       \
+  template void column_sum<T>(Context&, const PointwiseShape&, const ColumnSumArgs<T>&,   \
+                              const Choice&);                                             \
+  template std::span<const GateLine<T>> gate_lines<T>();                                  \
   template void gate_forward<T>(Context&, const PointwiseShape&, const GateForward<T>&,   \
                                 const Choice&);                                           \
   template void gate_backward<T>(Context&, const PointwiseShape&, const GateBackward<T>&, \
@@ -183,9 +225,12 @@ ADDER_POINTWISE(float)
 ADDER_POINTWISE(Bf16)
 #undef ADDER_POINTWISE
 
-#define ADDER_DECAY(Acc)                                                  \
-  template void decay_from_log<Acc>(Context&, int64_t, const Acc*, Acc*); \
-  template void decay_log_gradient<Acc>(Context&, int64_t, const Acc*, const Acc*, Acc*, bool);
+#define ADDER_DECAY(Acc)                                                                        \
+  template std::span<const DecayLine<Acc>> decay_lines<Acc>();                                  \
+  template void decay_forward<Acc>(Context&, const PointwiseShape&, const DecayForward<Acc>&,   \
+                                   const Choice&);                                              \
+  template void decay_backward<Acc>(Context&, const PointwiseShape&, const DecayBackward<Acc>&, \
+                                    const Choice&);
 ADDER_DECAY(double)
 ADDER_DECAY(float)
 #undef ADDER_DECAY

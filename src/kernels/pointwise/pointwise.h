@@ -1,4 +1,9 @@
-// Kernel family `pointwise`: what is left between the other kernels. Thread-safe; memory-bound.
+// Kernel family `pointwise`: element-wise work and column sums. Thread-safe; memory-bound.
+//
+// pointwise.h, .cpp      doors and tables; conversion and decay, a block of elements at a time
+// pointwise_lines.h      the loops behind them, and how work is cut
+// pointwise_simd.cpp     loops of sums, decays and the gate
+// convert_simd.cpp       loops of the conversions
 #pragma once
 
 #include <cstdint>

@@ -20,8 +20,9 @@ inline int64_t gate_rows(int64_t width) {
   return std::max<int64_t>(1, kPointwiseBlock / std::max<int64_t>(1, width));
 }
 
-template <class T>
-void add_block(int64_t count, const T* x, T* sum);
+/// sum += x.
+template <class Acc>
+void add_block(int64_t count, const Acc* x, Acc* sum);
 template <class Acc>
 void decay_block(int64_t count, const Acc* a_log, Acc* a);
 /// da_log (+)= da a.

@@ -1,3 +1,4 @@
+// The loops of column sums, decays and the gate, a word at a time.
 #include <limits>
 
 #undef HWY_TARGET_INCLUDE
@@ -22,9 +23,9 @@ HWY_INLINE void each_word(int64_t count, const Body& body) {
   }
 }
 
-template <class T>
-HWY_NOINLINE void add_words(int64_t count, const T* x, T* sum) {
-  each_word<accumulate_t<T>>(count, [&](auto d, int64_t i, size_t n) HWY_ATTR {
+template <class Acc>
+HWY_NOINLINE void add_words(int64_t count, const Acc* x, Acc* sum) {
+  each_word<Acc>(count, [&](auto d, int64_t i, size_t n) HWY_ATTR {
     store_n(hn::Add(load_n(d, sum + i, n), load_n(d, x + i, n)), d, sum + i, n);
   });
 }
@@ -111,7 +112,6 @@ void gate_gradient_all(const PointwiseShape& shape, const GateBackward<T>& a, Ex
 }
 
 #define ADDER_POINTWISE_TARGET(T, Acc, suffix)                                             \
-  void add_##suffix(int64_t n, const T* x, T* sum) { add_words(n, x, sum); }               \
   void column_sum_##suffix(int64_t r, int64_t w, const T* g, int64_t s, Acc* out) {        \
     column_sum_words(r, w, g, s, out);                                                     \
   }                                                                                        \
@@ -125,6 +125,8 @@ ADDER_POINTWISE_TARGET(double, double, f64)
 ADDER_POINTWISE_TARGET(float, float, f32)
 ADDER_POINTWISE_TARGET(Bf16, float, bf16)
 #undef ADDER_POINTWISE_TARGET
+void add_f64(int64_t n, const double* x, double* sum) { add_words(n, x, sum); }
+void add_f32(int64_t n, const float* x, float* sum) { add_words(n, x, sum); }
 void decay_f64(int64_t n, const double* from, double* to) { decay_words(n, from, to); }
 void decay_f32(int64_t n, const float* from, float* to) { decay_words(n, from, to); }
 void multiply_f64(int64_t n, const double* a, const double* da, bool accumulate, double* out) {
@@ -141,14 +143,9 @@ HWY_AFTER_NAMESPACE();
 namespace adder {
 
 #define ADDER_POINTWISE_DOORS(T, Acc, suffix)                                                    \
-  HWY_EXPORT(add_##suffix);                                                                      \
   HWY_EXPORT(column_sum_##suffix);                                                               \
   HWY_EXPORT(gate_##suffix);                                                                     \
   HWY_EXPORT(gate_gradient_##suffix);                                                            \
-  template <>                                                                                    \
-  void add_block<T>(int64_t count, const T* x, T* sum) {                                         \
-    HWY_DYNAMIC_DISPATCH(add_##suffix)(count, x, sum);                                           \
-  }                                                                                              \
   template <>                                                                                    \
   void column_sum_block<T>(int64_t rows, int64_t width, const T* g, int64_t stride, Acc* sums) { \
     HWY_DYNAMIC_DISPATCH(column_sum_##suffix)(rows, width, g, stride, sums);                     \
@@ -164,29 +161,26 @@ ADDER_POINTWISE_DOORS(float, float, f32)
 ADDER_POINTWISE_DOORS(Bf16, float, bf16)
 #undef ADDER_POINTWISE_DOORS
 
-HWY_EXPORT(decay_f64);
-HWY_EXPORT(decay_f32);
-HWY_EXPORT(multiply_f64);
-HWY_EXPORT(multiply_f32);
-
-template <>
-void decay_block<double>(int64_t count, const double* a_log, double* a) {
-  HWY_DYNAMIC_DISPATCH(decay_f64)(count, a_log, a);
-}
-template <>
-void decay_block<float>(int64_t count, const float* a_log, float* a) {
-  HWY_DYNAMIC_DISPATCH(decay_f32)(count, a_log, a);
-}
-template <>
-void multiply_block<double>(int64_t count, const double* a, const double* da, bool accumulate,
-                            double* da_log) {
-  HWY_DYNAMIC_DISPATCH(multiply_f64)(count, a, da, accumulate, da_log);
-}
-template <>
-void multiply_block<float>(int64_t count, const float* a, const float* da, bool accumulate,
-                           float* da_log) {
-  HWY_DYNAMIC_DISPATCH(multiply_f32)(count, a, da, accumulate, da_log);
-}
+#define ADDER_POINTWISE_ACC_DOORS(Acc, suffix)                                          \
+  HWY_EXPORT(add_##suffix);                                                             \
+  HWY_EXPORT(decay_##suffix);                                                           \
+  HWY_EXPORT(multiply_##suffix);                                                        \
+  template <>                                                                           \
+  void add_block<Acc>(int64_t count, const Acc* x, Acc* sum) {                          \
+    HWY_DYNAMIC_DISPATCH(add_##suffix)(count, x, sum);                                  \
+  }                                                                                     \
+  template <>                                                                           \
+  void decay_block<Acc>(int64_t count, const Acc* a_log, Acc* a) {                      \
+    HWY_DYNAMIC_DISPATCH(decay_##suffix)(count, a_log, a);                              \
+  }                                                                                     \
+  template <>                                                                           \
+  void multiply_block<Acc>(int64_t count, const Acc* a, const Acc* da, bool accumulate, \
+                           Acc* da_log) {                                               \
+    HWY_DYNAMIC_DISPATCH(multiply_##suffix)(count, a, da, accumulate, da_log);          \
+  }
+ADDER_POINTWISE_ACC_DOORS(double, f64)
+ADDER_POINTWISE_ACC_DOORS(float, f32)
+#undef ADDER_POINTWISE_ACC_DOORS
 
 }  // namespace adder
 #endif

@@ -1,8 +1,13 @@
-// Kernel family `sample`: from logits to a token id (formats.md 3.6). Order: repetition penalty
-// (once per distinct previous id: x > 0 ? x / p : x p), greedy if temperature is 0 or top_k is 1;
-// else top_k, temperature, softmax, top_p inside the kept set (the smallest set with mass >= p, at
-// least one), min_p (keep p_i >= min_p max p), draw. Ties break to the smaller id. NaN logits are
-// never chosen. Thread-safe.
+// Kernel family `sample`: from logits to a token id (formats.md 3.6). Thread-safe.
+//
+// sample.h, .cpp     door, table, the range of each option
+// rows.h, .cpp       the algorithm, a row at a time
+// weights.h, .cpp    its two passes over the whole vocabulary
+//
+// Order: repetition penalty (once per distinct previous id: x > 0 ? x / p : x p), greedy if
+// temperature is 0 or top_k is 1; else top_k, temperature, softmax, top_p inside the kept set (the
+// smallest set with mass >= p, at least one), min_p (keep p_i >= min_p max p), draw. Ties break to
+// the smaller id. NaN logits are never chosen.
 #pragma once
 
 #include <cstdint>
@@ -46,10 +51,10 @@ struct SampleShape {
 struct SampleArgs {
   const float* logits = nullptr;  // (rows, vocab), row stride logit_stride
   int64_t logit_stride = 0;
-  const SampleRow* options = nullptr;   // (rows), each checked where it entered
-  const int32_t* previous = nullptr;    // every row's ids so far, in [0, vocab); absent: none
-  int32_t* ids = nullptr;               // (rows); kNoToken where all logits are NaN or -inf
-  double* probability = nullptr;        // (rows, vocab) drawn from, 0 outside the kept set; for tests
+  const SampleRow* options = nullptr;  // (rows), each checked where it entered
+  const int32_t* previous = nullptr;   // every row's ids so far, in [0, vocab); absent: none
+  int32_t* ids = nullptr;              // (rows); kNoToken where all logits are NaN or -inf
+  double* probability = nullptr;  // (rows, vocab) drawn from, 0 outside the kept set; for tests
 };
 inline constexpr int32_t kNoToken = -1;
 
