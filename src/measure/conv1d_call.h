@@ -29,6 +29,8 @@ struct Conv1dCase {
   int64_t slots() const { return shape.state_rows() * (indexed ? 2 : 1); }
   int64_t token_stride() const { return shape.channels * channel_stride + gap; }
   int64_t state_numbers() const { return (shape.width - 1) * shape.channels; }
+  /// Sums of gradients differ, forward does not.
+  bool only_backward() const { return accumulate; }
   std::string describe() const {
     return OptionText(shape.describe())
         .on(bias, "bias")

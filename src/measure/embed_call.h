@@ -18,6 +18,7 @@ struct EmbedCase {
   bool accumulate = true;  // dtable is added to
   int64_t used = 0;        // ids are below this; 0: below vocab
 
+  bool only_backward() const { return !accumulate; }
   std::string describe() const {
     constexpr const char* kNames[] = {"uniform", "one", "each"};
     return OptionText(shape.describe())

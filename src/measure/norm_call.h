@@ -24,6 +24,8 @@ struct NormCase {
   double scale = 1.0;
   double offset = 0.0;
 
+  /// Sums of gradients differ, forward does not.
+  bool only_backward() const { return accumulate; }
   std::string describe() const {
     return OptionText(shape.describe())
         .on(x, "x")
@@ -178,6 +180,8 @@ struct GatedNormCase {
   bool chained = false;     // backward reads the rstd that forward wrote
   double scale = 1.0;
 
+  /// Sums of gradients differ, forward does not.
+  bool only_backward() const { return accumulate; }
   std::string describe() const {
     return OptionText(shape.describe())
         .number(gap, 0, "gap")

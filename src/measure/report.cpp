@@ -53,15 +53,10 @@ BenchRow row_of(const Variant& variant, int threads) {
   return row;
 }
 
-// Products have their own units for bf16: those of gemm, and lines that name the unit. Every other
-// kernel computes in f32 there.
+// Products of bf16 have units of their own. Every other kernel computes in f32 there.
 Dtype arithmetic_of(const Variant& variant) {
-  const std::string_view line = variant.line.name;
-  const bool units = line.ends_with("_amx") || line.ends_with("_avx512bf16");
-  if (variant.line.dtype == Dtype::f64 || variant.family == "gemm" || units) {
-    return variant.line.dtype;
-  }
-  return Dtype::f32;
+  const bool products = variant.family == "gemm" || variant.line.matrix_units;
+  return variant.line.dtype == Dtype::f64 || products ? variant.line.dtype : Dtype::f32;
 }
 
 struct Verdict {
@@ -73,10 +68,10 @@ struct Verdict {
 // One check serves all thread counts, since the bits do not depend on them (the tests hold that):
 // at bench shapes it costs seconds of sequential reference.
 Verdict verdict_of(const Variant& variant, int threads) {
-  if (!variant.accepted) {
+  const Comparison comparison = variant.check({.threads = threads});
+  if (!comparison.accepted) {
     return {RowStatus::skipped, "the line does not accept this shape here", 0};
   }
-  const Comparison comparison = variant.check({threads, 1});
   if (comparison.passed()) return {RowStatus::timed, "", comparison.worst};
   return {RowStatus::refused, comparison.describe(), comparison.worst};
 }
@@ -91,7 +86,7 @@ class ReferenceTimes {
     double& us = known_[key];
     if (us == 0) {
       // Sequential scalar code: seconds on large shapes, so a few runs have to do.
-      const auto prepared = variant.prepare_reference({row.threads, 1});
+      const auto prepared = variant.prepare_reference({.threads = row.threads});
       us = time_runs([&] { prepared->run(); }, 3, 0.05, 0.3).median_us;
     }
     return us;
@@ -105,9 +100,10 @@ class ReferenceTimes {
 void time_row(const Variant& variant, const BenchOptions& options, ReferenceTimes& references,
               BenchRow& row) {
   const ArenaLayout layout;
-  const auto prepared = variant.prepare({row.threads, 1});
+  const RunOptions run{.threads = row.threads};
+  const auto prepared = variant.prepare(run);
   const Timing timing = time_runs([&] { prepared->run(); }, 20, options.min_seconds,
-                                  std::max(5 * options.min_seconds, 1.0));
+                                  std::max(5 * options.min_seconds, 1.0), run.context());
   row.median_us = timing.median_us;
   row.best_us = timing.best_us;
   row.spread = timing.spread;

@@ -41,6 +41,8 @@ struct ScanCase {
   ScanValues values = ScanValues::trained;
 
   int64_t slots() const { return shape.state_rows() * (indexed ? 2 : 1); }
+  /// Sums of gradients differ, forward does not.
+  bool only_backward() const { return accumulate; }
   std::string describe() const {
     return OptionText(shape.describe())
         .on(skip, "D")
