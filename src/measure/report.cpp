@@ -53,10 +53,11 @@ BenchRow row_of(const Variant& variant, int threads) {
   return row;
 }
 
-// Products of bf16 have units of their own. Every other kernel computes in f32 there.
+// Products have their own units for bf16: those of gemm, and of lines that use them. Every other
+// kernel computes in f32 there.
 Dtype arithmetic_of(const Variant& variant) {
-  const bool products = variant.family == "gemm" || variant.line.matrix_units;
-  return variant.line.dtype == Dtype::f64 || products ? variant.line.dtype : Dtype::f32;
+  const bool units = variant.family == "gemm" || variant.line.matrix_units;
+  return variant.line.dtype == Dtype::f64 || units ? variant.line.dtype : Dtype::f32;
 }
 
 struct Verdict {

@@ -183,7 +183,7 @@ void s6_complex_backward(const S6Shape& given, const S6Backward<T>& args, bool a
       ComplexStates<T>::put_pair(mu[static_cast<size_t>(n)], absolute, args.dh0 + row + 2 * n);
     }
   }
-  write_sums(shape, args, sums);
+  write_sums(shape, args, absolute, sums);
 }
 
 #define ADDER_S6_REF(T)                                                           \

@@ -134,7 +134,7 @@ void s6_backward(const S6Shape& shape, const S6Backward<T>& args, bool absolute)
       args.dh0[row + n] = pick(mu[static_cast<size_t>(n)], absolute);
     }
   }
-  write_sums(shape, args, sums);
+  write_sums(shape, args, absolute, sums);
 }
 
 #define ADDER_S6_REF(T)                                                   \

@@ -52,17 +52,15 @@ struct Channel {
 template <class T>
 std::vector<Channel<T>> channels_of(const S6Shape& shape, const S6Inputs<T>& in) {
   std::vector<Channel<T>> list;
-  int64_t packed_chunks = 0;
   for (int64_t row = 0; row < shape.state_rows(); ++row) {
     const int64_t begin = shape.packed() ? in.cu_seqlens[row] : 0;
     const int64_t end = shape.packed() ? in.cu_seqlens[row + 1] : shape.len;
     const int64_t slot = in.state_index ? in.state_index[row] : row;
-    const int64_t saved = shape.packed() ? packed_chunks : row * shape.saved_chunks();
+    const int64_t saved = shape.packed() ? begin / kS6Chunk + row : row * shape.saved_chunks();
     for (int64_t d = 0; d < shape.dim; ++d) {
       list.push_back({shape, in, row, shape.packed() ? 0 : row, begin, end - begin, slot, saved, d,
                       d / (shape.dim / shape.groups)});
     }
-    packed_chunks += (end - begin + kS6Chunk - 1) / kS6Chunk;
   }
   return list;
 }
@@ -94,22 +92,12 @@ struct Sums {
   std::vector<Acc> dA, dD, ddt_bias;
 };
 
-// gout and z at one token: the gradient of the ungated y, and dz / y.
-template <class Acc>
-struct Gate {
-  Bounded<Acc> gy;
-  Bounded<Acc> dz_over_y;
-};
+// The gate of one token.
 template <class T>
 Gate<accumulate_t<T>> gate(const Channel<T>& channel, const S6Backward<T>& args, int64_t t) {
   using Acc = accumulate_t<T>;
   const Acc gout = static_cast<Acc>(args.gy.at(channel.b, channel.token(t), channel.d));
-  if (!channel.in.z) return {{gout, std::abs(gout)}, {}};
-  const Acc z = channel.z(t);
-  const Acc s = sigmoid(z);
-  const Acc gy = gout * (z * s);
-  return {{gy, std::abs(gy)},
-          {gout * (s * (1 + z * (1 - s))), std::abs(gout) * s * (1 + std::abs(z))}};
+  return channel.in.z ? silu_gate(gout, channel.z(t)) : no_gate(gout);
 }
 
 /// y, gated where z is given.
@@ -170,7 +158,8 @@ void write_constant(const TokenView<T>& view, int64_t tokens, int64_t width,
 }
 
 template <class T>
-void write_sums(const S6Shape& shape, const S6Backward<T>& args, const Sums<T>& sums) {
+void write_sums(const S6Shape& shape, const S6Backward<T>& args, bool absolute,
+                const Sums<T>& sums) {
   const bool constant_B = is_constant(args.dB), constant_C = is_constant(args.dC);
   if (constant_B) write_constant(args.dB, shape.batch * shape.len, sums.width, sums.dB);
   if (constant_C) write_constant(args.dC, shape.batch * shape.len, sums.width, sums.dC);
@@ -183,9 +172,9 @@ void write_sums(const S6Shape& shape, const S6Backward<T>& args, const Sums<T>& 
         args.dC.at(i / shape.len, i % shape.len, n) = static_cast<T>(sums.dC[from]);
     }
   }
-  if (args.dA) std::copy(sums.dA.begin(), sums.dA.end(), args.dA);
-  if (args.dD) std::copy(sums.dD.begin(), sums.dD.end(), args.dD);
-  if (args.ddt_bias) std::copy(sums.ddt_bias.begin(), sums.ddt_bias.end(), args.ddt_bias);
+  put_sums(sums.dA, args.accumulate, absolute, args.dA);
+  put_sums(sums.dD, args.accumulate, absolute, args.dD);
+  put_sums(sums.ddt_bias, args.accumulate, absolute, args.ddt_bias);
 }
 
 }  // namespace adder::ref::s6

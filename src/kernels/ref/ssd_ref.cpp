@@ -84,17 +84,16 @@ template <class T>
 std::vector<Head<T>> heads_of(const SsdShape& shape, const SsdInputs<T>& in, bool absolute,
                               SsdForm form) {
   std::vector<Head<T>> list;
-  int64_t saved = 0;
   for (int64_t row = 0; row < shape.state_rows(); ++row) {
     const int64_t begin = shape.packed() ? in.cu_seqlens[row] : 0;
     const int64_t end = shape.packed() ? in.cu_seqlens[row + 1] : shape.len;
     const int64_t slot = in.state_index ? in.state_index[row] : row;
+    const int64_t saved = shape.packed() ? begin / shape.chunk + row : row * shape.saved_chunks();
     for (int64_t head = 0; head < shape.heads; ++head) {
       list.push_back({shape, in, form, absolute, row, shape.packed() ? 0 : row, begin, end - begin,
                       slot, saved, head, head / (shape.heads / shape.groups)});
       list.back().find_steps();
     }
-    saved += (end - begin + shape.chunk - 1) / shape.chunk;
   }
   return list;
 }
@@ -180,22 +179,11 @@ struct Sums {
   std::vector<Acc> dA, dD, ddt_bias;
 };
 
-// gout and z at one token: the gradient of the ungated y, and dz / y.
-template <class Acc>
-struct Gate {
-  Bounded<Acc> gy;
-  Bounded<Acc> dz_over_y;
-};
+// The gate of one token.
 template <class T>
 Gate<accumulate_t<T>> gate(const Channel<T>& channel, const SsdBackward<T>& args, int64_t t) {
-  using Acc = accumulate_t<T>;
-  const Acc gout = channel.token_value(args.gy, t);
-  if (!args.in.z) return {{gout, std::abs(gout)}, {}};
-  const Acc z = channel.z(t);
-  const Acc s = sigmoid(z);
-  const Acc gy = gout * (z * s);
-  return {{gy, std::abs(gy)},
-          {gout * (s * (1 + z * (1 - s))), std::abs(gout) * s * (1 + std::abs(z))}};
+  const accumulate_t<T> gout = channel.token_value(args.gy, t);
+  return args.in.z ? silu_gate(gout, channel.z(t)) : no_gate(gout);
 }
 
 // Of one head and token, summed over its channels.
@@ -302,7 +290,8 @@ class BackwardPass {
 };
 
 template <class T>
-void write_sums(const SsdShape& shape, const SsdBackward<T>& args, const Sums<T>& sums) {
+void write_sums(const SsdShape& shape, const SsdBackward<T>& args, bool absolute,
+                const Sums<T>& sums) {
   for (int64_t i = 0; i < shape.batch * shape.len; ++i) {
     for (int64_t n = 0; n < sums.width; ++n) {
       const auto from = static_cast<size_t>(i * sums.width + n);
@@ -310,9 +299,9 @@ void write_sums(const SsdShape& shape, const SsdBackward<T>& args, const Sums<T>
       if (args.dC) args.dC.at(i / shape.len, i % shape.len, n) = static_cast<T>(sums.dC[from]);
     }
   }
-  if (args.dA) std::copy(sums.dA.begin(), sums.dA.end(), args.dA);
-  if (args.dD) std::copy(sums.dD.begin(), sums.dD.end(), args.dD);
-  if (args.ddt_bias) std::copy(sums.ddt_bias.begin(), sums.ddt_bias.end(), args.ddt_bias);
+  put_sums(sums.dA, args.accumulate, absolute, args.dA);
+  put_sums(sums.dD, args.accumulate, absolute, args.dD);
+  put_sums(sums.ddt_bias, args.accumulate, absolute, args.ddt_bias);
 }
 
 template <class T>
@@ -352,7 +341,7 @@ void ssd_backward(const SsdShape& shape, const SsdBackward<T>& args, bool absolu
   for (const auto& head : heads_of(shape, args.in, absolute, form)) {
     BackwardPass<T>(head, args, sums).run();
   }
-  write_sums(shape, args, sums);
+  write_sums(shape, args, absolute, sums);
 }
 
 #define ADDER_SSD_REF(T)                                                              \

@@ -18,18 +18,50 @@ void check_inputs(const S6Shape& shape, const S6Inputs<T>& in) {
   if (!(in.dt_min <= in.dt_max)) {
     kDoor.bad("dt_min", "<= dt_max " + std::to_string(in.dt_max), std::to_string(in.dt_min));
   }
-  if (shape.batch == 0 || shape.len == 0) return;
-  kDoor.given("u", static_cast<bool>(in.u));
-  kDoor.given("dt", static_cast<bool>(in.dt));
-  kDoor.given("B", static_cast<bool>(in.B));
-  kDoor.given("C", static_cast<bool>(in.C));
+  if (shape.empty()) return;
+  kDoor.given("u", in.u);
+  kDoor.given("dt", in.dt);
+  kDoor.given("B", in.B);
+  kDoor.given("C", in.C);
+  if (shape.gated) kDoor.given("z", in.z);
   kDoor.given("A", in.A != nullptr);
   kDoor.unit_stride("B", in.B);
   kDoor.unit_stride("C", in.C);
-  for (int64_t i = 0; i < shape.dim * shape.state_numbers(); i += shape.complex ? 2 : 1) {
-    // A NaN passes: it shows in the result, where the caller looks for it.
-    if (in.A[i] > 0) kDoor.bad("A", "(real parts of) entries <= 0", std::to_string(in.A[i]));
-  }
+}
+
+template <class T>
+void check_outputs(const S6Shape& shape, const S6Forward<T>& args) {
+  if (!shape.empty()) kDoor.given("y", args.y);
+}
+template <class T>
+void check_outputs(const S6Shape& shape, const S6Backward<T>& args) {
+  kDoor.unit_stride("dB", args.dB);
+  kDoor.unit_stride("dC", args.dC);
+  if (shape.empty()) return;
+  kDoor.given("gy", args.gy);
+  kDoor.given("saved", args.saved != nullptr);
+}
+
+template <class T>
+Layout layout_of_call(const S6Forward<T>& args) {
+  const S6Inputs<T>& in = args.in;
+  return sequence_layout(in, in.u, in.dt, in.B, in.C, in.z, args.y);
+}
+template <class T>
+Layout layout_of_call(const S6Backward<T>& args) {
+  const S6Inputs<T>& in = args.in;
+  return sequence_layout(in, in.u, in.dt, in.B, in.C, in.z, args.gy, args.du, args.ddt, args.dB,
+                         args.dC, args.dz);
+}
+
+template <class T, class Args>
+void run(Context& context, S6Shape shape, Direction direction, const Args& args,
+         const Choice& choice) {
+  shape.check();
+  check_inputs(shape, args.in);
+  check_outputs(shape, args);
+  shape.layout = layout_of_call(args);
+  run_line(context, kDoor.family(), s6_lines<T>(), shape, direction, args, choice);
 }
 
 bool accepts_real(const Caps&, const S6Shape& shape) { return !shape.complex; }
@@ -44,14 +76,10 @@ double word_ns(const S6Shape& shape, Direction direction) {
   return width * (direction == Direction::backward ? 40 + 5.0 * states : 16 + 1.75 * states);
 }
 
-/// A line is chosen by shape and machine, never by the number of threads: lines differ in their
-/// last bits, and a result may not depend on how many threads computed it.
-constexpr int64_t kExpectedThreads = 2;
-
-/// Microseconds when `items` equal items go over the expected threads, `ns` altogether on one.
+/// Microseconds when `items` equal items go over the threads, `ns` altogether on one.
 double spread_us(double ns, int64_t items) {
   if (items == 0) return 1.0;
-  const int64_t rounds = s6::ceil_div(items, kExpectedThreads);
+  const int64_t rounds = s6::ceil_div(items, kPredictedThreads);
   return 1.0 + ns * 1e-3 * static_cast<double>(rounds) / static_cast<double>(items);
 }
 
@@ -89,11 +117,8 @@ void S6Shape::check() const {
   kDoor.at_least("len", len, 0);
   kDoor.at_least("dim", dim, 1);
   kDoor.at_least("state", state, 1);
-  kDoor.at_least("groups", groups, 1);
+  kDoor.divides("groups", groups, "dim", dim);
   kDoor.at_least("sequences", sequences, 0);
-  if (dim % groups != 0) {
-    kDoor.bad("groups", "a divisor of dim " + std::to_string(dim), std::to_string(groups));
-  }
   if (packed() && batch != 1) kDoor.bad("batch", "1 (packed)", std::to_string(batch));
 }
 
@@ -138,62 +163,44 @@ std::span<const S6Line<T>> s6_lines() {
        accepts_real,
        predict_sequential_us<T>,
        s6::sequential_scratch<T>,
-       {s6::sequential_forward<T>, s6::chunked_backward<T>},
-       has_direction},
+       {s6::sequential_forward<T>, s6::chunked_backward<T>}},
       {cpu_line<T>("chunked", 1),
        accepts_real,
        predict_chunked_us<T>,
        s6::sequential_scratch<T>,
-       {s6::chunked_forward<T>, s6::chunked_backward<T>},
-       has_direction},
+       {s6::chunked_forward<T>, s6::chunked_backward<T>}},
       // Where segments begin depends on the length: no exact class.
       {cpu_line<T>("parallel", 0),
        accepts_real,
        predict_parallel_us<T>,
        s6::parallel_scratch<T>,
-       {s6::parallel_forward<T>, s6::parallel_backward<T>},
-       has_direction},
+       {s6::parallel_forward<T>, s6::parallel_backward<T>}},
       {cpu_line<T>("complex", 1),
        accepts_complex,
        predict_sequential_us<T>,
        s6::complex_scratch<T>,
-       {s6::complex_forward<T>, s6::complex_backward<T>},
-       has_direction},
+       {s6::complex_forward<T>, s6::complex_backward<T>}},
   };
   return lines;
+}
+
+template <class Acc>
+void check_decay(const S6Shape& shape, std::span<const Acc> A) {
+  for (size_t i = 0; i < A.size(); i += shape.complex ? 2 : 1) {
+    if (A[i] > 0) kDoor.bad("A", "(real parts of) entries <= 0", std::to_string(A[i]));
+  }
 }
 
 template <class T>
 void s6_forward(Context& context, const S6Shape& shape, const S6Forward<T>& args,
                 const Choice& choice) {
-  shape.check();
-  if (!context.arena->measuring()) {
-    check_inputs(shape, args.in);
-    if (shape.batch != 0 && shape.len != 0) kDoor.given("y", static_cast<bool>(args.y));
-  }
-  const auto& line =
-      pick_line("s6", s6_lines<T>(), context.caps(), shape, Direction::forward, choice);
-  run_line(context, line, shape, Direction::forward,
-           [&](Exec exec) { line.run.forward(shape, args, exec); });
+  run<T>(context, shape, Direction::forward, args, choice);
 }
 
 template <class T>
 void s6_backward(Context& context, const S6Shape& shape, const S6Backward<T>& args,
                  const Choice& choice) {
-  shape.check();
-  if (!context.arena->measuring()) {
-    check_inputs(shape, args.in);
-    kDoor.unit_stride("dB", args.dB);
-    kDoor.unit_stride("dC", args.dC);
-    if (shape.batch != 0 && shape.len != 0) {
-      kDoor.given("gy", static_cast<bool>(args.gy));
-      kDoor.given("saved", args.saved != nullptr);
-    }
-  }
-  const auto& line =
-      pick_line("s6", s6_lines<T>(), context.caps(), shape, Direction::backward, choice);
-  run_line(context, line, shape, Direction::backward,
-           [&](Exec exec) { line.run.backward(shape, args, exec); });
+  run<T>(context, shape, Direction::backward, args, choice);
 }
 
 template <class T>
@@ -214,5 +221,7 @@ ADDER_S6(double)
 ADDER_S6(float)
 ADDER_S6(Bf16)
 #undef ADDER_S6
+template void check_decay(const S6Shape&, std::span<const double>);
+template void check_decay(const S6Shape&, std::span<const float>);
 
 }  // namespace adder

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string>
 
 #include "core/kernel_table.h"
@@ -38,6 +39,7 @@ struct S6Shape {
   Layout layout = {};  // set by the doors
 
   bool packed() const { return sequences > 0; }
+  bool empty() const { return batch == 0 || len == 0; }
   /// Numbers of one channel's state.
   int64_t state_numbers() const { return complex ? 2 * state : state; }
   /// Rows of h0 and hT: one a sequence.
@@ -106,7 +108,7 @@ struct S6Backward {
   Acc* dD = nullptr;        // (dim)
   Acc* ddt_bias = nullptr;  // (dim)
   bool accumulate = false;
-  Acc* dh0 = nullptr;       // (state_rows, dim, state)
+  Acc* dh0 = nullptr;  // (state_rows, dim, state)
 };
 
 template <class T>
@@ -117,6 +119,12 @@ template <class T>
 bool is_constant(const TokenView<T>& view) {
   return view.batch_stride == 0 && view.token_stride == 0;
 }
+
+/// The (real parts of the) entries of A, shape (dim, state_numbers), are <= 0, else Error "bad shape"
+/// at "s6: A". For host arrays where they enter the engine: doors read no contents. NaN passes: it
+/// shows in the result, where the caller looks for it.
+template <class Acc>
+void check_decay(const S6Shape& shape, std::span<const Acc> A);
 
 /// The lines for storage type T: double, float or Bf16.
 template <class T>

@@ -248,7 +248,21 @@ PartialSums<accumulate_t<T>> clear_sums(const BackwardJob<T>& job, const s6::Til
   return sums;
 }
 
-/// dA, dD and ddt_bias: the sum over `parts` sets of partial sums, `channels` words apart.
+/// Writes words (state, kLanes) as rows of dA, or adds them to what is there.
+template <class T>
+void put_decay_gradients(const BackwardJob<T>& job, const Lane& lane,
+                         const accumulate_t<T>* words) {
+  using C = accumulate_t<T>;
+  const int64_t states = job.shape->state;
+  C* rows = state_row(job.args->dA, *job.shape, 0, lane.channel);
+  if (!job.args->accumulate) return rows_from_words(words, states, lane.count, states, rows);
+  for (int64_t c = 0; c < lane.count; ++c) {
+    for (int64_t n = 0; n < states; ++n) rows[c * states + n] += words[n * kLanes<C> + c];
+  }
+}
+
+/// dA, dD and ddt_bias: the sum over `parts` sets of partial sums, `channels` words apart, written
+/// or added to what is there.
 template <class T>
 void sum_bundles(const BackwardJob<T>& job, const PartialSums<accumulate_t<T>>& sums, int64_t parts,
                  int64_t channels, int threads) {
@@ -271,17 +285,18 @@ void sum_bundles(const BackwardJob<T>& job, const PartialSums<accumulate_t<T>>& 
       if (args.dA != nullptr) {
         C* dA = sums.dA + word * job.word_size();
         add_up(dA, job.word_size(), channels * job.states);
-        rows_from_words(dA, job.shape->state, lane.count, job.shape->state,
-                        state_row(args.dA, *job.shape, 0, lane.channel));
+        put_decay_gradients(job, lane, dA);
       }
-      const auto write_channels = [&](C* partial, C* to) {
+      const auto put_channels = [&](C* partial, C* to) {
         if (to == nullptr) return;
+        const auto count = static_cast<size_t>(lane.count);
         add_up(partial + word * kLanes<C>, kLanes<C>, channels);
-        store_n(hn::Load(d, partial + word * kLanes<C>), d, to + lane.channel,
-                static_cast<size_t>(lane.count));
+        auto sum = hn::Load(d, partial + word * kLanes<C>);
+        if (args.accumulate) sum = hn::Add(load_n(d, to + lane.channel, count), sum);
+        store_n(sum, d, to + lane.channel, count);
       };
-      write_channels(sums.dD, args.dD);
-      write_channels(sums.ddt_bias, args.ddt_bias);
+      put_channels(sums.dD, args.dD);
+      put_channels(sums.ddt_bias, args.ddt_bias);
     }
   });
 }
@@ -302,6 +317,39 @@ BackwardJob<T> carve_backward(const S6Shape& shape, const S6Backward<T>& args, E
   *sums = {exec->carve<C>(parts * channels * states), exec->carve<C>(parts * channels),
            exec->carve<C>(parts * channels)};
   return job;
+}
+
+/// Every sequence from its last token to its first. `segment_back(job, segment, tile, mu, sums)`
+/// gives the gradients of a segment's tokens; rate_words as in scale_decay_rates.
+template <class T, class SegmentBack>
+void backward_whole_sequences(const S6Shape& shape, const S6Backward<T>& args, Exec exec,
+                              int64_t rate_words, const SegmentBack& segment_back) {
+  using C = accumulate_t<T>;
+  auto* segments = exec.carve<s6::Segment>(s6::max_segments(shape, s6::kWholeSequence));
+  const int64_t count = s6::list_segments(shape, args.in.cu_seqlens, s6::kWholeSequence, segments);
+  const int64_t bundles = HWY_MIN(count, s6::kMaxBundles);
+  const int64_t channels = s6::padded_channels<C>(shape);
+  PartialSums<C> sums;
+  const BackwardJob<T> job = carve_backward(shape, args, &exec, bundles, &sums);
+  C* mu = exec.carve<C>(bundles * channels * job.states);
+  scale_decay_rates(shape, job.cut, args.in.A, rate_words, exec.threads, job.a2);
+  const int64_t tiles = job.cut.tiles();
+  parallel_for(exec.threads, bundles * tiles, [&](int64_t item) {
+    const FlushSubnormals flush;
+    const int64_t bundle = item / tiles;
+    const s6::Tile tile = job.cut.tile(item % tiles);
+    const PartialSums<C> own = clear_sums(job, tile, sums, bundle, channels);
+    C* own_mu = mu + bundle * channels * job.states + tile.word * job.word_size();
+    const int64_t end = s6::first_of_bundle(bundle + 1, bundles, count);
+    for (int64_t i = s6::first_of_bundle(bundle, bundles, count); i < end; ++i) {
+      load_final_gradient(job, segments[i].row, tile, own_mu);
+      segment_back(job, segments[i], tile, own_mu, own);
+      store_entering_gradient(job, segments[i].row, tile, own_mu);
+    }
+  });
+  sum_tiles(job, args.dB, job.dB, exec.threads);
+  sum_tiles(job, args.dC, job.dC, exec.threads);
+  sum_bundles(job, sums, bundles, channels, exec.threads);
 }
 
 }  // namespace adder::HWY_NAMESPACE

@@ -11,15 +11,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE {
 
-void chunked_f64(const S6Shape& shape, const S6Forward<double>& args, Exec exec) {
-  forward_whole_sequences<ChunkOrder>(shape, args, exec);
-}
-void chunked_f32(const S6Shape& shape, const S6Forward<float>& args, Exec exec) {
-  forward_whole_sequences<ChunkOrder>(shape, args, exec);
-}
-void chunked_bf16(const S6Shape& shape, const S6Forward<Bf16>& args, Exec exec) {
-  forward_whole_sequences<ChunkOrder>(shape, args, exec);
-}
+ADDER_SIMD_FUNCTIONS(chunked, S6Shape, S6Forward, forward_in_order<ChunkOrder>)
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -27,25 +19,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-HWY_EXPORT(chunked_f64);
-HWY_EXPORT(chunked_f32);
-HWY_EXPORT(chunked_bf16);
+ADDER_SIMD_DISPATCH(chunked, S6Shape, S6Forward, s6::chunked_forward)
 
-namespace s6 {
-
-template <>
-void chunked_forward(const S6Shape& shape, const S6Forward<double>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(chunked_f64)(shape, args, exec);
-}
-template <>
-void chunked_forward(const S6Shape& shape, const S6Forward<float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(chunked_f32)(shape, args, exec);
-}
-template <>
-void chunked_forward(const S6Shape& shape, const S6Forward<Bf16>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(chunked_bf16)(shape, args, exec);
-}
-
-}  // namespace s6
 }  // namespace adder
 #endif

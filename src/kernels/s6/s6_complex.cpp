@@ -76,26 +76,6 @@ HWY_INLINE Pair<D> decay(D d, V<D> delta, const Pair<D>& A) {
   return {hn::Mul(size, hn::Cos(d, angle)), hn::Mul(size, hn::Sin(d, angle))};
 }
 
-/// Real parts of A times log2(e), imaginary parts as they are.
-template <class C>
-void scale_rates(const S6Shape& shape, const s6::Cut& cut, const C* A, int threads, C* rates) {
-  const Words<C> d;
-  const int64_t states = s6::padded_states(shape.state);
-  parallel_for(threads, cut.tiles(), [&](int64_t index) {
-    const s6::Tile tile = cut.tile(index);
-    for (int64_t w = 0; w < tile.words; ++w) {
-      C* to = rates + (tile.word + w) * states * kLanes<C>;
-      const int64_t first = w * kLanes<C>;
-      words_from_rows(state_row(A, shape, 0, tile.channel + first), shape.state,
-                      HWY_MIN(kLanes<C>, tile.channels - first), shape.state, states, to);
-      for (int64_t n = 0; n < states; n += 2) {
-        C* re = to + n * kLanes<C>;
-        hn::Store(hn::Mul(hn::Load(d, re), hn::Set(d, static_cast<C>(kLog2E))), d, re);
-      }
-    }
-  });
-}
-
 /// The pair n of B or C at a step, in every lane.
 template <class C, class T>
 HWY_INLINE Pair<Words<C>> broadcast_pair(const S6Inputs<T>& in, const TokenView<const T>& view,
@@ -157,29 +137,11 @@ void complex_forward_segment(const ForwardJob<T>& job, const s6::Segment& segmen
 }
 
 template <class T>
-void forward(const S6Shape& given, const S6Forward<T>& args, Exec exec) {
+void forward(const S6Shape& shape, const S6Forward<T>& args, Exec exec) {
   using C = accumulate_t<T>;
-  const S6Shape shape = flat(given);
-  auto* segments = exec.carve<s6::Segment>(s6::max_segments(shape, s6::kWholeSequence));
-  const int64_t count = s6::list_segments(shape, args.in.cu_seqlens, s6::kWholeSequence, segments);
-  const int64_t bundles = HWY_MIN(count, s6::kMaxBundles);
-  const int64_t plane = s6::padded_channels<C>(shape) * s6::padded_states(shape.state);
-  const s6::Cut cut(shape, kLanes<C>);
-  const ForwardJob<T> job{&shape, &args, cut, s6::padded_states(shape.state), exec.carve<C>(plane)};
-  C* state = exec.carve<C>(bundles * plane);
-  scale_rates(shape, cut, args.in.A, exec.threads, job.a2);
-  parallel_for(exec.threads, bundles * cut.tiles(), [&](int64_t item) {
-    const FlushSubnormals flush;
-    const int64_t bundle = item / cut.tiles();
-    const s6::Tile tile = cut.tile(item % cut.tiles());
-    C* own = state + bundle * plane + tile.word * job.word_size();
-    const int64_t end = s6::first_of_bundle(bundle + 1, bundles, count);
-    for (int64_t i = s6::first_of_bundle(bundle, bundles, count); i < end; ++i) {
-      load_entering_state(shape, args.in, segments[i].row, tile, own);
-      complex_forward_segment(job, segments[i], tile, own);
-      store_final_state(job, segments[i].row, tile, own);
-    }
-  });
+  const auto scan = [](const ForwardJob<T>& job, const s6::Segment& segment, const s6::Tile& tile,
+                       C* state) { complex_forward_segment(job, segment, tile, state); };
+  forward_whole_sequences(flat(shape), args, exec, 2, scan);
 }
 
 /// What backward keeps of one token of one word, beside its ScanRow.
@@ -348,55 +310,19 @@ void complex_backward_segment(const BackwardJob<T>& job, const s6::Segment& segm
 }
 
 template <class T>
-void backward(const S6Shape& given, const S6Backward<T>& args, Exec exec) {
+void backward(const S6Shape& shape, const S6Backward<T>& args, Exec exec) {
   using C = accumulate_t<T>;
-  const S6Shape shape = flat(given);
-  auto* segments = exec.carve<s6::Segment>(s6::max_segments(shape, s6::kWholeSequence));
-  const int64_t count = s6::list_segments(shape, args.in.cu_seqlens, s6::kWholeSequence, segments);
-  const int64_t bundles = HWY_MIN(count, s6::kMaxBundles);
-  PartialSums<C> sums;
-  const auto job = carve_backward(shape, args, &exec, bundles, &sums);
-  const int64_t channels = s6::padded_channels<C>(shape);
-  C* mu = exec.carve<C>(bundles * channels * job.states);
-  scale_rates(shape, job.cut, args.in.A, exec.threads, job.a2);
-  parallel_for(exec.threads, bundles * job.cut.tiles(), [&](int64_t item) {
-    const FlushSubnormals flush;
-    const int64_t bundle = item / job.cut.tiles();
-    const s6::Tile tile = job.cut.tile(item % job.cut.tiles());
-    const auto own = clear_sums(job, tile, sums, bundle, channels);
-    C* tile_mu = mu + bundle * channels * job.states + tile.word * job.word_size();
-    const int64_t end = s6::first_of_bundle(bundle + 1, bundles, count);
-    for (int64_t i = s6::first_of_bundle(bundle, bundles, count); i < end; ++i) {
-      load_final_gradient(job, segments[i].row, tile, tile_mu);
-      complex_backward_segment(job, segments[i], tile, tile_mu, own);
-      store_entering_gradient(job, segments[i].row, tile, tile_mu);
-    }
-  });
-  sum_tiles(job, args.dB, job.dB, exec.threads);
-  sum_tiles(job, args.dC, job.dC, exec.threads);
-  sum_bundles(job, sums, bundles, channels, exec.threads);
+  const auto segment_back = [](const BackwardJob<T>& job, const s6::Segment& segment,
+                               const s6::Tile& tile, C* mu, const PartialSums<C>& sums) {
+    complex_backward_segment(job, segment, tile, mu, sums);
+  };
+  backward_whole_sequences(flat(shape), args, exec, 2, segment_back);
 }
 
 }  // namespace complex
 
-void complex_forward_f64(const S6Shape& shape, const S6Forward<double>& args, Exec exec) {
-  complex::forward(shape, args, exec);
-}
-void complex_forward_f32(const S6Shape& shape, const S6Forward<float>& args, Exec exec) {
-  complex::forward(shape, args, exec);
-}
-void complex_forward_bf16(const S6Shape& shape, const S6Forward<Bf16>& args, Exec exec) {
-  complex::forward(shape, args, exec);
-}
-void complex_backward_f64(const S6Shape& shape, const S6Backward<double>& args, Exec exec) {
-  complex::backward(shape, args, exec);
-}
-void complex_backward_f32(const S6Shape& shape, const S6Backward<float>& args, Exec exec) {
-  complex::backward(shape, args, exec);
-}
-void complex_backward_bf16(const S6Shape& shape, const S6Backward<Bf16>& args, Exec exec) {
-  complex::backward(shape, args, exec);
-}
+ADDER_SIMD_FUNCTIONS(complex_forward, S6Shape, S6Forward, complex::forward)
+ADDER_SIMD_FUNCTIONS(complex_backward, S6Shape, S6Backward, complex::backward)
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -404,40 +330,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-HWY_EXPORT(complex_forward_f64);
-HWY_EXPORT(complex_forward_f32);
-HWY_EXPORT(complex_forward_bf16);
-HWY_EXPORT(complex_backward_f64);
-HWY_EXPORT(complex_backward_f32);
-HWY_EXPORT(complex_backward_bf16);
+ADDER_SIMD_DISPATCH(complex_forward, S6Shape, S6Forward, s6::complex_forward)
+ADDER_SIMD_DISPATCH(complex_backward, S6Shape, S6Backward, s6::complex_backward)
 
-namespace s6 {
-
-template <>
-void complex_forward(const S6Shape& shape, const S6Forward<double>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(complex_forward_f64)(shape, args, exec);
-}
-template <>
-void complex_forward(const S6Shape& shape, const S6Forward<float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(complex_forward_f32)(shape, args, exec);
-}
-template <>
-void complex_forward(const S6Shape& shape, const S6Forward<Bf16>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(complex_forward_bf16)(shape, args, exec);
-}
-template <>
-void complex_backward(const S6Shape& shape, const S6Backward<double>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(complex_backward_f64)(shape, args, exec);
-}
-template <>
-void complex_backward(const S6Shape& shape, const S6Backward<float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(complex_backward_f32)(shape, args, exec);
-}
-template <>
-void complex_backward(const S6Shape& shape, const S6Backward<Bf16>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(complex_backward_bf16)(shape, args, exec);
-}
-
-}  // namespace s6
 }  // namespace adder
 #endif

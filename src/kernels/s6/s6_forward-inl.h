@@ -293,9 +293,11 @@ void store_final_state(const ForwardJob<T>& job, int64_t row, const s6::Tile& ti
   }
 }
 
-/// Every sequence from its first token to its last: the sequential and the chunked line.
-template <class Order, class T>
-void forward_whole_sequences(const S6Shape& shape, const S6Forward<T>& args, Exec exec) {
+/// Every sequence from its first token to its last. `scan(job, segment, tile, state)` takes the
+/// state over a segment and writes its outputs; rate_words as in scale_decay_rates.
+template <class T, class Scan>
+void forward_whole_sequences(const S6Shape& shape, const S6Forward<T>& args, Exec exec,
+                             int64_t rate_words, const Scan& scan) {
   using C = accumulate_t<T>;
   auto* segments = exec.carve<s6::Segment>(s6::max_segments(shape, s6::kWholeSequence));
   const int64_t count = s6::list_segments(shape, args.in.cu_seqlens, s6::kWholeSequence, segments);
@@ -304,7 +306,7 @@ void forward_whole_sequences(const S6Shape& shape, const S6Forward<T>& args, Exe
   const s6::Cut cut(shape, kLanes<C>);
   const ForwardJob<T> job{&shape, &args, cut, s6::padded_states(shape.state), exec.carve<C>(plane)};
   C* state = exec.carve<C>(bundles * plane);
-  scale_decay_rates(shape, cut, args.in.A, exec.threads, job.a2);
+  scale_decay_rates(shape, cut, args.in.A, rate_words, exec.threads, job.a2);
   parallel_for(exec.threads, bundles * cut.tiles(), [&](int64_t item) {
     const FlushSubnormals flush;
     const int64_t bundle = item / cut.tiles();
@@ -313,10 +315,21 @@ void forward_whole_sequences(const S6Shape& shape, const S6Forward<T>& args, Exe
     const int64_t end = s6::first_of_bundle(bundle + 1, bundles, count);
     for (int64_t i = s6::first_of_bundle(bundle, bundles, count); i < end; ++i) {
       load_entering_state(shape, args.in, segments[i].row, tile, own);
-      scan_segment<Order, true>(job, segments[i], tile, own, static_cast<C*>(nullptr));
+      scan(job, segments[i], tile, own);
       store_final_state(job, segments[i].row, tile, own);
     }
   });
+}
+
+/// The sequential and the chunked line.
+template <class Order, class T>
+void forward_in_order(const S6Shape& shape, const S6Forward<T>& args, Exec exec) {
+  using C = accumulate_t<T>;
+  const auto scan = [](const ForwardJob<T>& job, const s6::Segment& segment, const s6::Tile& tile,
+                       C* state) {
+    scan_segment<Order, true>(job, segment, tile, state, static_cast<C*>(nullptr));
+  };
+  forward_whole_sequences(shape, args, exec, 1, scan);
 }
 
 }  // namespace adder::HWY_NAMESPACE

@@ -2,6 +2,7 @@
 // target in s6_sequential.cpp, s6_chunked.cpp, s6_parallel.cpp, s6_backward.cpp and s6_complex.cpp.
 #pragma once
 
+#include "core/simd_line.h"
 #include "kernels/s6/s6.h"
 
 namespace adder::s6 {
@@ -27,10 +28,10 @@ void complex_backward(const S6Shape& shape, const S6Backward<T>& args, Exec exec
 
 /// Scratch of the functions above.
 template <class T>
-int64_t sequential_scratch(const S6Shape& shape, Direction direction);
+int64_t sequential_scratch(const Caps& caps, const S6Shape& shape, Direction direction);
 template <class T>
-int64_t complex_scratch(const S6Shape& shape, Direction direction);
+int64_t complex_scratch(const Caps& caps, const S6Shape& shape, Direction direction);
 template <class T>
-int64_t parallel_scratch(const S6Shape& shape, Direction direction);
+int64_t parallel_scratch(const Caps& caps, const S6Shape& shape, Direction direction);
 
 }  // namespace adder::s6

@@ -76,7 +76,7 @@ void forward_by_segments(const S6Shape& shape, const S6Forward<T>& args, Exec ex
   const int64_t plane = ends.channels * ends.states;
   const ForwardJob<T> job{&shape, &args, cut, ends.states, exec.carve<C>(plane)};
   C* carried = exec.carve<C>(plane);
-  scale_decay_rates(shape, cut, args.in.A, exec.threads, job.a2);
+  scale_decay_rates(shape, cut, args.in.A, 1, exec.threads, job.a2);
   const auto each = [&](const auto& body) {
     parallel_for(exec.threads, count * cut.tiles(), [&](int64_t item) {
       const FlushSubnormals flush;
@@ -167,7 +167,7 @@ void backward_by_segments(const S6Shape& shape, const S6Backward<T>& args, Exec 
   const BackwardJob<T> job = carve_backward(shape, args, &exec, most, &sums);
   C* carried = exec.carve<C>(ends.channels * ends.states);
   const int64_t tiles = job.cut.tiles();
-  scale_decay_rates(shape, job.cut, args.in.A, exec.threads, job.a2);
+  scale_decay_rates(shape, job.cut, args.in.A, 1, exec.threads, job.a2);
   const auto each = [&](const auto& body) {
     parallel_for(exec.threads, count * tiles, [&](int64_t item) {
       const FlushSubnormals flush;
@@ -199,24 +199,8 @@ void backward_by_segments(const S6Shape& shape, const S6Backward<T>& args, Exec 
   sum_bundles(job, sums, count, ends.channels, exec.threads);
 }
 
-void parallel_forward_f64(const S6Shape& shape, const S6Forward<double>& args, Exec exec) {
-  forward_by_segments(shape, args, exec);
-}
-void parallel_forward_f32(const S6Shape& shape, const S6Forward<float>& args, Exec exec) {
-  forward_by_segments(shape, args, exec);
-}
-void parallel_forward_bf16(const S6Shape& shape, const S6Forward<Bf16>& args, Exec exec) {
-  forward_by_segments(shape, args, exec);
-}
-void parallel_backward_f64(const S6Shape& shape, const S6Backward<double>& args, Exec exec) {
-  backward_by_segments(shape, args, exec);
-}
-void parallel_backward_f32(const S6Shape& shape, const S6Backward<float>& args, Exec exec) {
-  backward_by_segments(shape, args, exec);
-}
-void parallel_backward_bf16(const S6Shape& shape, const S6Backward<Bf16>& args, Exec exec) {
-  backward_by_segments(shape, args, exec);
-}
+ADDER_SIMD_FUNCTIONS(parallel_forward, S6Shape, S6Forward, forward_by_segments)
+ADDER_SIMD_FUNCTIONS(parallel_backward, S6Shape, S6Backward, backward_by_segments)
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -224,40 +208,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-HWY_EXPORT(parallel_forward_f64);
-HWY_EXPORT(parallel_forward_f32);
-HWY_EXPORT(parallel_forward_bf16);
-HWY_EXPORT(parallel_backward_f64);
-HWY_EXPORT(parallel_backward_f32);
-HWY_EXPORT(parallel_backward_bf16);
+ADDER_SIMD_DISPATCH(parallel_forward, S6Shape, S6Forward, s6::parallel_forward)
+ADDER_SIMD_DISPATCH(parallel_backward, S6Shape, S6Backward, s6::parallel_backward)
 
-namespace s6 {
-
-template <>
-void parallel_forward(const S6Shape& shape, const S6Forward<double>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(parallel_forward_f64)(shape, args, exec);
-}
-template <>
-void parallel_forward(const S6Shape& shape, const S6Forward<float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(parallel_forward_f32)(shape, args, exec);
-}
-template <>
-void parallel_forward(const S6Shape& shape, const S6Forward<Bf16>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(parallel_forward_bf16)(shape, args, exec);
-}
-template <>
-void parallel_backward(const S6Shape& shape, const S6Backward<double>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(parallel_backward_f64)(shape, args, exec);
-}
-template <>
-void parallel_backward(const S6Shape& shape, const S6Backward<float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(parallel_backward_f32)(shape, args, exec);
-}
-template <>
-void parallel_backward(const S6Shape& shape, const S6Backward<Bf16>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(parallel_backward_bf16)(shape, args, exec);
-}
-
-}  // namespace s6
 }  // namespace adder
 #endif

@@ -41,7 +41,7 @@ struct Segment {
   int64_t batch;  // of the token views
   int64_t begin;  // steps [begin, end) of that batch row
   int64_t end;
-  int64_t saved;  // index of the state that enters the first chunk, counted within the batch row
+  int64_t saved;  // index in its batch row of the state that enters the segment's first chunk
   bool first;     // of its sequence
   bool last;
 };
@@ -113,15 +113,19 @@ inline int64_t max_segments(const S6Shape& shape, int64_t segment_tokens) {
   return shape.packed() ? full + rows : std::max<int64_t>(full, 1) * rows;
 }
 
+/// Index, in its batch row, of the state that enters a sequence: S6Shape::saved_chunks().
+inline int64_t first_saved(const S6Shape& shape, int64_t begin, int64_t row) {
+  return shape.packed() ? begin / kS6Chunk + row : 0;
+}
+
 /// Writes the segments of all sequences in order; an empty sequence has one empty segment.
 inline int64_t list_segments(const S6Shape& shape, const int32_t* cu_seqlens,
                              int64_t segment_tokens, Segment* out) {
   int64_t count = 0;
-  int64_t saved = 0;
   for (int64_t row = 0; row < shape.state_rows(); ++row) {
     const int64_t begin = shape.packed() ? cu_seqlens[row] : 0;
     const int64_t end = shape.packed() ? cu_seqlens[row + 1] : shape.len;
-    if (!shape.packed()) saved = 0;
+    const int64_t saved = first_saved(shape, begin, row);
     int64_t at = begin;
     do {
       const int64_t stop = segment_tokens < end - at ? at + segment_tokens : end;
@@ -130,7 +134,6 @@ inline int64_t list_segments(const S6Shape& shape, const int32_t* cu_seqlens,
                       stop == end};
       at = stop;
     } while (at < end);
-    saved += ceil_div(end - begin, kS6Chunk);
   }
   return count;
 }

@@ -152,9 +152,12 @@ struct Ahead {
   }
 };
 
-/// A log2(e) as words, zeros in the padding; the scale is applied once (math.md 0.5).
+/// A as words, zeros in the padding. The first word of each `rate_words` is multiplied by log2(e),
+/// once for the whole call (math.md 0.5): 1 of 1 where A is real, the real parts, 1 of 2, where it is
+/// complex.
 template <class C>
-void scale_decay_rates(const S6Shape& shape, const s6::Cut& cut, const C* A, int threads, C* a2) {
+void scale_decay_rates(const S6Shape& shape, const s6::Cut& cut, const C* A, int64_t rate_words,
+                       int threads, C* a2) {
   const Words<C> d;
   const int64_t states = s6::padded_states(shape.state);
   parallel_for(threads, cut.tiles(), [&](int64_t index) {
@@ -164,7 +167,7 @@ void scale_decay_rates(const S6Shape& shape, const s6::Cut& cut, const C* A, int
       const int64_t first = w * kLanes<C>;
       words_from_rows(state_row(A, shape, 0, tile.channel + first), shape.state,
                       HWY_MIN(kLanes<C>, tile.channels - first), shape.state, states, to);
-      for (int64_t i = 0; i < states * kLanes<C>; i += kLanes<C>) {
+      for (int64_t i = 0; i < states * kLanes<C>; i += rate_words * kLanes<C>) {
         hn::Store(hn::Mul(hn::Load(d, to + i), hn::Set(d, static_cast<C>(kLog2E))), d, to + i);
       }
     }

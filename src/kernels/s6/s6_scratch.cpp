@@ -33,21 +33,21 @@ int64_t common_bytes(const S6Shape& shape, Direction direction, int64_t parts) {
 }  // namespace
 
 template <class T>
-int64_t sequential_scratch(const S6Shape& shape, Direction direction) {
+int64_t sequential_scratch(const Caps&, const S6Shape& shape, Direction direction) {
   const int64_t segments = max_segments(shape, kWholeSequence);
   return block_bytes<Segment>(segments) +
          common_bytes<accumulate_t<T>>(shape, direction, std::min(segments, kMaxBundles));
 }
 
 template <class T>
-int64_t complex_scratch(const S6Shape& shape, Direction direction) {
+int64_t complex_scratch(const Caps& caps, const S6Shape& shape, Direction direction) {
   S6Shape flat = shape;  // a complex state is two numbers of the layout
   flat.state *= 2;
-  return sequential_scratch<T>(flat, direction);
+  return sequential_scratch<T>(caps, flat, direction);
 }
 
 template <class T>
-int64_t parallel_scratch(const S6Shape& shape, Direction direction) {
+int64_t parallel_scratch(const Caps&, const S6Shape& shape, Direction direction) {
   using C = accumulate_t<T>;
   const int64_t segments = max_segments(shape, parallel_segment_tokens(shape));
   const int64_t channels = padded_channels<C>(shape);
@@ -56,14 +56,13 @@ int64_t parallel_scratch(const S6Shape& shape, Direction direction) {
          block_bytes<C>(channels * padded_states(shape.state));
 }
 
-template int64_t sequential_scratch<double>(const S6Shape&, Direction);
-template int64_t sequential_scratch<float>(const S6Shape&, Direction);
-template int64_t sequential_scratch<Bf16>(const S6Shape&, Direction);
-template int64_t complex_scratch<double>(const S6Shape&, Direction);
-template int64_t complex_scratch<float>(const S6Shape&, Direction);
-template int64_t complex_scratch<Bf16>(const S6Shape&, Direction);
-template int64_t parallel_scratch<double>(const S6Shape&, Direction);
-template int64_t parallel_scratch<float>(const S6Shape&, Direction);
-template int64_t parallel_scratch<Bf16>(const S6Shape&, Direction);
+#define ADDER_S6_SCRATCH(T)                                                       \
+  template int64_t sequential_scratch<T>(const Caps&, const S6Shape&, Direction); \
+  template int64_t complex_scratch<T>(const Caps&, const S6Shape&, Direction);    \
+  template int64_t parallel_scratch<T>(const Caps&, const S6Shape&, Direction);
+ADDER_S6_SCRATCH(double)
+ADDER_S6_SCRATCH(float)
+ADDER_S6_SCRATCH(Bf16)
+#undef ADDER_S6_SCRATCH
 
 }  // namespace adder::s6

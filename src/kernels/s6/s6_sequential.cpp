@@ -11,15 +11,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE {
 
-void sequential_f64(const S6Shape& shape, const S6Forward<double>& args, Exec exec) {
-  forward_whole_sequences<TokenOrder>(shape, args, exec);
-}
-void sequential_f32(const S6Shape& shape, const S6Forward<float>& args, Exec exec) {
-  forward_whole_sequences<TokenOrder>(shape, args, exec);
-}
-void sequential_bf16(const S6Shape& shape, const S6Forward<Bf16>& args, Exec exec) {
-  forward_whole_sequences<TokenOrder>(shape, args, exec);
-}
+ADDER_SIMD_FUNCTIONS(sequential, S6Shape, S6Forward, forward_in_order<TokenOrder>)
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -27,25 +19,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-HWY_EXPORT(sequential_f64);
-HWY_EXPORT(sequential_f32);
-HWY_EXPORT(sequential_bf16);
+ADDER_SIMD_DISPATCH(sequential, S6Shape, S6Forward, s6::sequential_forward)
 
-namespace s6 {
-
-template <>
-void sequential_forward(const S6Shape& shape, const S6Forward<double>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(sequential_f64)(shape, args, exec);
-}
-template <>
-void sequential_forward(const S6Shape& shape, const S6Forward<float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(sequential_f32)(shape, args, exec);
-}
-template <>
-void sequential_forward(const S6Shape& shape, const S6Forward<Bf16>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(sequential_bf16)(shape, args, exec);
-}
-
-}  // namespace s6
 }  // namespace adder
 #endif

@@ -18,24 +18,25 @@ void check_inputs(const SsdShape& shape, const SsdInputs<T>& in) {
   if (!(in.dt_min <= in.dt_max)) {
     kDoor.bad("dt_min", "<= dt_max " + std::to_string(in.dt_max), std::to_string(in.dt_min));
   }
-  if (shape.batch == 0 || shape.len == 0) return;
-  kDoor.given("x", static_cast<bool>(in.x));
-  kDoor.given("dt", static_cast<bool>(in.dt));
-  kDoor.given("B", static_cast<bool>(in.B));
-  kDoor.given("C", static_cast<bool>(in.C));
+  if (shape.empty()) return;
+  kDoor.given("x", in.x);
+  kDoor.given("dt", in.dt);
+  kDoor.given("B", in.B);
+  kDoor.given("C", in.C);
   kDoor.given("A", in.A != nullptr);
-  if (shape.gated) kDoor.given("z", static_cast<bool>(in.z));
+  if (shape.gated) kDoor.given("z", in.z);
   kDoor.unit_stride("x", in.x);
   kDoor.unit_stride("dt", in.dt);
   kDoor.unit_stride("B", in.B);
   kDoor.unit_stride("C", in.C);
   kDoor.unit_stride("z", in.z);
-  for (int64_t head = 0; head < shape.heads; ++head) {
-    // A NaN passes: it shows in the result, where the caller looks for it.
-    if (in.A[head] > 0) kDoor.bad("A", "entries <= 0", std::to_string(in.A[head]));
-  }
 }
 
+template <class T>
+void check_outputs(const SsdShape& shape, const SsdForward<T>& args) {
+  kDoor.unit_stride("y", args.y);
+  if (!shape.empty()) kDoor.given("y", args.y);
+}
 template <class T>
 void check_outputs(const SsdShape& shape, const SsdBackward<T>& args) {
   kDoor.unit_stride("gy", args.gy);
@@ -44,12 +45,32 @@ void check_outputs(const SsdShape& shape, const SsdBackward<T>& args) {
   kDoor.unit_stride("dB", args.dB);
   kDoor.unit_stride("dC", args.dC);
   kDoor.unit_stride("dz", args.dz);
-  if (shape.batch == 0 || shape.len == 0) return;
-  kDoor.given("gy", static_cast<bool>(args.gy));
+  if (shape.empty()) return;
+  kDoor.given("gy", args.gy);
   kDoor.given("saved", args.saved != nullptr);
 }
 
-bool accepts_all(const Caps&, const SsdShape&) { return true; }
+template <class T>
+Layout layout_of_call(const SsdForward<T>& args) {
+  const SsdInputs<T>& in = args.in;
+  return sequence_layout(in, in.x, in.dt, in.B, in.C, in.z, args.y);
+}
+template <class T>
+Layout layout_of_call(const SsdBackward<T>& args) {
+  const SsdInputs<T>& in = args.in;
+  return sequence_layout(in, in.x, in.dt, in.B, in.C, in.z, args.gy, args.dx, args.ddt, args.dB,
+                         args.dC, args.dz);
+}
+
+template <class T, class Args>
+void run(Context& context, SsdShape shape, Direction direction, const Args& args,
+         const Choice& choice) {
+  shape.check();
+  check_inputs(shape, args.in);
+  check_outputs(shape, args);
+  shape.layout = layout_of_call(args);
+  run_line(context, kDoor.family(), ssd_lines<T>(), shape, direction, args, choice);
+}
 
 /// Adds and multiplies of one token, all heads: the smaller of the recurrence and of chunks whose
 /// upper triangles are skipped (math.md 4.8 with its Q terms halved).
@@ -74,12 +95,9 @@ void SsdShape::check() const {
   kDoor.at_least("heads", heads, 1);
   kDoor.at_least("head_dim", head_dim, 1);
   kDoor.at_least("state", state, 1);
-  kDoor.at_least("groups", groups, 1);
+  kDoor.divides("groups", groups, "heads", heads);
   kDoor.at_least("chunk", chunk, 1);
   kDoor.at_least("sequences", sequences, 0);
-  if (heads % groups != 0) {
-    kDoor.bad("groups", "a divisor of heads " + std::to_string(heads), std::to_string(groups));
-  }
   if (packed() && batch != 1) kDoor.bad("batch", "1 (packed)", std::to_string(batch));
 }
 
@@ -119,45 +137,50 @@ std::string SsdShape::describe() const {
   return text;
 }
 
+namespace {
+
 template <class T>
 std::vector<SsdLine<T>> list_lines() {
   std::vector<SsdLine<T>> lines = {
       {cpu_line<T>("recurrent", 1),
-       accepts_all,
+       accepts_all<SsdShape>,
        ssd::recurrent_us<T>,
        ssd::recurrent_scratch<T>,
-       {ssd::recurrent_forward<T>, ssd::recurrent_backward<T>},
-       has_direction},
+       {ssd::recurrent_forward<T>, ssd::recurrent_backward<T>}},
       {cpu_line<T>("quadratic", 0),
        ssd::quadratic_accepts,
        ssd::quadratic_us<T>,
        ssd::quadratic_scratch<T>,
-       {ssd::quadratic_forward<T>, ssd::quadratic_backward<T>},
-       has_direction},
+       {ssd::quadratic_forward<T>, ssd::quadratic_backward<T>}},
       // How products are cut depends on the chunk: no exact class.
       {cpu_line<T>("chunked", 0),
        ssd::chunked_accepts,
        ssd::chunked_us<T>,
        ssd::chunked_scratch<T>,
-       {ssd::chunked_forward<T>, ssd::chunked_backward<T>},
-       has_direction},
+       {ssd::chunked_forward<T>, ssd::chunked_backward<T>}},
   };
   if constexpr (std::is_same_v<T, Bf16>) {
-    lines.push_back({cpu_line<T>("chunked_amx", 0),
+    const auto on_units = [](const char* name) {
+      LineInfo info = cpu_line<T>(name, 0);
+      info.matrix_units = true;
+      info.rounds_operands = true;
+      return info;
+    };
+    lines.push_back({on_units("chunked_amx"),
                      ssd::amx_accepts,
                      ssd::amx_us,
                      ssd::chunked_scratch<T>,
-                     {ssd::amx_forward, ssd::amx_backward},
-                     has_direction});
-    lines.push_back({cpu_line<T>("chunked_avx512bf16", 0),
+                     {ssd::amx_forward, ssd::amx_backward}});
+    lines.push_back({on_units("chunked_avx512bf16"),
                      ssd::avx512bf16_accepts,
                      ssd::avx512bf16_us,
                      ssd::chunked_scratch<T>,
-                     {ssd::avx512bf16_forward, ssd::avx512bf16_backward},
-                     has_direction});
+                     {ssd::avx512bf16_forward, ssd::avx512bf16_backward}});
   }
   return lines;
 }
+
+}  // namespace
 
 template <class T>
 std::span<const SsdLine<T>> ssd_lines() {
@@ -165,46 +188,23 @@ std::span<const SsdLine<T>> ssd_lines() {
   return lines;
 }
 
-namespace {
-
-// A line is chosen by shape and machine, never by the number of threads: lines differ in their last
-// bits, and a result may not depend on how many threads computed it.
-Caps caps_for_choice(const Context& context) {
-  constexpr int kExpectedThreads = 2;
-  Caps caps = context.caps();
-  caps.threads = kExpectedThreads;
-  return caps;
+template <class Acc>
+void check_decay(const SsdShape&, std::span<const Acc> A) {
+  for (const Acc rate : A) {
+    if (rate > 0) kDoor.bad("A", "entries <= 0", std::to_string(rate));
+  }
 }
-
-}  // namespace
 
 template <class T>
 void ssd_forward(Context& context, const SsdShape& shape, const SsdForward<T>& args,
                  const Choice& choice) {
-  shape.check();
-  if (!context.arena->measuring()) {
-    check_inputs(shape, args.in);
-    kDoor.unit_stride("y", args.y);
-    if (shape.batch != 0 && shape.len != 0) kDoor.given("y", static_cast<bool>(args.y));
-  }
-  const auto& line =
-      pick_line("ssd", ssd_lines<T>(), caps_for_choice(context), shape, Direction::forward, choice);
-  run_line(context, line, shape, Direction::forward,
-           [&](Exec exec) { line.run.forward(shape, args, exec); });
+  run<T>(context, shape, Direction::forward, args, choice);
 }
 
 template <class T>
 void ssd_backward(Context& context, const SsdShape& shape, const SsdBackward<T>& args,
                   const Choice& choice) {
-  shape.check();
-  if (!context.arena->measuring()) {
-    check_inputs(shape, args.in);
-    check_outputs(shape, args);
-  }
-  const auto& line = pick_line("ssd", ssd_lines<T>(), caps_for_choice(context), shape,
-                               Direction::backward, choice);
-  run_line(context, line, shape, Direction::backward,
-           [&](Exec exec) { line.run.backward(shape, args, exec); });
+  run<T>(context, shape, Direction::backward, args, choice);
 }
 
 template <class T>
@@ -225,5 +225,7 @@ ADDER_SSD(double)
 ADDER_SSD(float)
 ADDER_SSD(Bf16)
 #undef ADDER_SSD
+template void check_decay(const SsdShape&, std::span<const double>);
+template void check_decay(const SsdShape&, std::span<const float>);
 
 }  // namespace adder

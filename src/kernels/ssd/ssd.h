@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string>
 
 #include "core/kernel_table.h"
@@ -35,6 +36,7 @@ struct SsdShape {
   Layout layout = {};          // set by the doors
 
   bool packed() const { return sequences > 0; }
+  bool empty() const { return batch == 0 || len == 0; }
   int64_t inner() const { return heads * head_dim; }
   /// Rows of h0 and hT: one a sequence.
   int64_t state_rows() const { return packed() ? sequences : batch; }
@@ -105,11 +107,17 @@ struct SsdBackward {
   Acc* dD = nullptr;        // as D
   Acc* ddt_bias = nullptr;  // (heads)
   bool accumulate = false;
-  Acc* dh0 = nullptr;       // (state_rows, heads, head_dim, state)
+  Acc* dh0 = nullptr;  // (state_rows, heads, head_dim, state)
 };
 
 template <class T>
 using SsdLine = Line<SsdShape, TwoWay<SsdShape, SsdForward<T>, SsdBackward<T>>>;
+
+/// The entries of A, shape (heads), are <= 0, else Error "bad shape" at "ssd: A". For host arrays
+/// where they enter the engine: doors read no contents. NaN passes: it shows in the result, where
+/// the caller looks for it.
+template <class Acc>
+void check_decay(const SsdShape& shape, std::span<const Acc> A);
 
 /// The lines for storage type T: double, float or Bf16. "recurrent" is the linear form,
 /// "quadratic" the masked-matrix form, "chunked*" the block decomposition.

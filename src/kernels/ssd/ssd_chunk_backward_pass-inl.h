@@ -132,15 +132,22 @@ void chunk_gradients(const BackwardJob<T, Tiles>& job, int64_t index, int64_t bl
   work.finish_block();
 }
 
-/// out[i] = the sum of parts[chunk][i] over the chunks that have tokens.
+/// out[i] = the sum of parts[chunk][i] over the chunks that have tokens, or that much more.
 template <class T, class Tiles>
 void sum_parts(const BackwardJob<T, Tiles>& job, const accumulate_t<T>* parts, int64_t width,
                accumulate_t<T>* out) {
-  if (out == nullptr) return;
-  std::fill_n(out, width, accumulate_t<T>(0));
-  for (int64_t index = 0; index < job.scratch.list.count; ++index) {
-    if (job.chunk(index).count() == 0) continue;
-    for (int64_t i = 0; i < width; ++i) out[i] += parts[index * width + i];
+  constexpr int64_t kWidth = 64;  // of what is summed at a time
+  for (int64_t begin = 0; out != nullptr && begin < width; begin += kWidth) {
+    const int64_t count = std::min(kWidth, width - begin);
+    accumulate_t<T> sums[kWidth] = {};
+    for (int64_t index = 0; index < job.scratch.list.count; ++index) {
+      if (job.chunk(index).count() == 0) continue;
+      const accumulate_t<T>* from = parts + index * width + begin;
+      for (int64_t i = 0; i < count; ++i) sums[i] += from[i];
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      ssd::put_gradient(job.args.accumulate, sums[i], out + begin + i);
+    }
   }
 }
 

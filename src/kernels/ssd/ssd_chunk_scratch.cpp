@@ -9,7 +9,7 @@ bool chunked_accepts(const Caps&, const SsdShape& shape) {
 }
 
 template <class T>
-int64_t chunked_scratch(const SsdShape& shape, Direction direction) {
+int64_t chunked_scratch(const Caps&, const SsdShape& shape, Direction direction) {
   if (direction != Direction::backward) {
     return ForwardScratch<T>(shape, nullptr).carver.used();
   }
@@ -24,7 +24,7 @@ struct Speed {
   double state_ns;                       // of an element of the states that enter and leave a row
 };
 
-double predicted_us(const Caps& caps, const SsdShape& shape, Direction direction, Speed speed) {
+double predicted_us(const SsdShape& shape, Direction direction, Speed speed) {
   const bool backward = direction == Direction::backward;
   const auto tokens = static_cast<double>(shape.batch * shape.len);
   const auto heads = static_cast<double>(shape.heads);
@@ -38,10 +38,10 @@ double predicted_us(const Caps& caps, const SsdShape& shape, Direction direction
   const double rate = backward ? speed.backward_flops : speed.forward_flops;
   const double states = static_cast<double>(shape.state_rows() * shape.state_elements());
   const double ns = tokens * flops / rate + states * speed.state_ns * (backward ? 2 : 1);
-  const int threads = std::min(caps.threads, chunk_workers());
-  const int64_t rows = chunk_walks(shape, threads) ? shape.state_rows() : max_chunks(shape);
+  const int64_t rows =
+      chunk_walks(shape, kPredictedThreads) ? shape.state_rows() : max_chunks(shape);
   const int64_t items = std::max<int64_t>(rows * HeadBlocks(shape).count, 1);
-  const auto rounds = static_cast<double>(ceil_div(items, threads));
+  const auto rounds = static_cast<double>(ceil_div(items, kPredictedThreads));
   return 2.0 + ns * 1e-3 * rounds / static_cast<double>(items);
 }
 
@@ -50,20 +50,20 @@ double predicted_us(const Caps& caps, const SsdShape& shape, Direction direction
 template <class T>
 double chunked_us(const Caps& caps, const SsdShape& shape, Direction direction) {
   const double width = caps.vector_bytes / 64.0 * (sizeof(accumulate_t<T>) == 8 ? 0.5 : 1.0);
-  return predicted_us(caps, shape, direction, {120 * width, 112 * width, 0.4 / width});
+  return predicted_us(shape, direction, {120 * width, 112 * width, 0.4 / width});
 }
-double amx_us(const Caps& caps, const SsdShape& shape, Direction direction) {
-  return predicted_us(caps, shape, direction, {400, 280, 0.5});
+double amx_us(const Caps&, const SsdShape& shape, Direction direction) {
+  return predicted_us(shape, direction, {400, 280, 0.5});
 }
 double avx512bf16_us(const Caps& caps, const SsdShape& shape, Direction direction) {
   // Where there is a matrix unit (Intel) the dot product is slower than multiply-adds in float;
   // elsewhere (Zen 5) it has twice their rate.
-  if (caps.amx_bf16) return predicted_us(caps, shape, direction, {88, 83, 0.5});
-  return predicted_us(caps, shape, direction, {180, 150, 0.5});
+  if (caps.amx_bf16) return predicted_us(shape, direction, {88, 83, 0.5});
+  return predicted_us(shape, direction, {180, 150, 0.5});
 }
 
-#define ADDER_SSD_CHUNKED(T)                                       \
-  template int64_t chunked_scratch<T>(const SsdShape&, Direction); \
+#define ADDER_SSD_CHUNKED(T)                                                    \
+  template int64_t chunked_scratch<T>(const Caps&, const SsdShape&, Direction); \
   template double chunked_us<T>(const Caps&, const SsdShape&, Direction);
 ADDER_SSD_CHUNKED(double)
 ADDER_SSD_CHUNKED(float)

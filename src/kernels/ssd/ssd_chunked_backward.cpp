@@ -11,15 +11,11 @@
 HWY_BEFORE_NAMESPACE();
 namespace adder::HWY_NAMESPACE {
 
-void chunked_backward_f64(const SsdShape& shape, const SsdBackward<double>& args, Exec exec) {
-  chunked_backward(shape, args, exec, FmaTiles<double>());
+template <class T>
+void by_words(const SsdShape& shape, const SsdBackward<T>& args, Exec exec) {
+  chunked_backward(shape, args, exec, FmaTiles<accumulate_t<T>>());
 }
-void chunked_backward_f32(const SsdShape& shape, const SsdBackward<float>& args, Exec exec) {
-  chunked_backward(shape, args, exec, FmaTiles<float>());
-}
-void chunked_backward_bf16(const SsdShape& shape, const SsdBackward<Bf16>& args, Exec exec) {
-  chunked_backward(shape, args, exec, FmaTiles<float>());
-}
+ADDER_SIMD_FUNCTIONS(chunked_backward, SsdShape, SsdBackward, by_words)
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -27,25 +23,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-HWY_EXPORT(chunked_backward_f64);
-HWY_EXPORT(chunked_backward_f32);
-HWY_EXPORT(chunked_backward_bf16);
+ADDER_SIMD_DISPATCH(chunked_backward, SsdShape, SsdBackward, ssd::chunked_backward)
 
-namespace ssd {
-
-template <>
-void chunked_backward(const SsdShape& shape, const SsdBackward<double>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(chunked_backward_f64)(shape, args, exec);
-}
-template <>
-void chunked_backward(const SsdShape& shape, const SsdBackward<float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(chunked_backward_f32)(shape, args, exec);
-}
-template <>
-void chunked_backward(const SsdShape& shape, const SsdBackward<Bf16>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(chunked_backward_bf16)(shape, args, exec);
-}
-
-}  // namespace ssd
 }  // namespace adder
 #endif

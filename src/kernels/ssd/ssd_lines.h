@@ -1,6 +1,7 @@
 // The functions behind the table: one set for each storage type.
 #pragma once
 
+#include "core/simd_line.h"
 #include "kernels/ssd/ssd.h"
 
 namespace adder::ssd {
@@ -11,7 +12,7 @@ void recurrent_forward(const SsdShape& shape, const SsdForward<T>& args, Exec ex
 template <class T>
 void recurrent_backward(const SsdShape& shape, const SsdBackward<T>& args, Exec exec);
 template <class T>
-int64_t recurrent_scratch(const SsdShape& shape, Direction direction);
+int64_t recurrent_scratch(const Caps& caps, const SsdShape& shape, Direction direction);
 template <class T>
 double recurrent_us(const Caps& caps, const SsdShape& shape, Direction direction);
 
@@ -21,7 +22,7 @@ void quadratic_forward(const SsdShape& shape, const SsdForward<T>& args, Exec ex
 template <class T>
 void quadratic_backward(const SsdShape& shape, const SsdBackward<T>& args, Exec exec);
 template <class T>
-int64_t quadratic_scratch(const SsdShape& shape, Direction direction);
+int64_t quadratic_scratch(const Caps& caps, const SsdShape& shape, Direction direction);
 bool quadratic_accepts(const Caps& caps, const SsdShape& shape);
 template <class T>
 double quadratic_us(const Caps& caps, const SsdShape& shape, Direction direction);
@@ -32,7 +33,7 @@ void chunked_forward(const SsdShape& shape, const SsdForward<T>& args, Exec exec
 template <class T>
 void chunked_backward(const SsdShape& shape, const SsdBackward<T>& args, Exec exec);
 template <class T>
-int64_t chunked_scratch(const SsdShape& shape, Direction direction);
+int64_t chunked_scratch(const Caps& caps, const SsdShape& shape, Direction direction);
 bool chunked_accepts(const Caps& caps, const SsdShape& shape);
 template <class T>
 double chunked_us(const Caps& caps, const SsdShape& shape, Direction direction);

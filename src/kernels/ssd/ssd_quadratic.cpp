@@ -159,9 +159,8 @@ class ForwardSequence {
 template <class T>
 void forward(const SsdShape& shape, const SsdForward<T>& args, Exec exec) {
   const QuadraticSpace<accumulate_t<T>> space(shape, Direction::forward, exec.scratch);
-  int64_t saved = 0;
   for (int64_t row = 0; row < shape.state_rows(); ++row) {
-    const ssd::Chunk whole = ssd::whole_sequence(shape, args.in.cu_seqlens, row, &saved);
+    const ssd::Chunk whole = ssd::whole_sequence(shape, args.in.cu_seqlens, row);
     ForwardSequence<T>(shape, args, space, whole).run(exec.threads);
   }
 }
@@ -170,15 +169,7 @@ void forward(const SsdShape& shape, const SsdForward<T>& args, Exec exec) {
 
 namespace adder::HWY_NAMESPACE {
 
-void ssd_quadratic_forward_f64(const SsdShape& shape, const SsdForward<double>& args, Exec exec) {
-  quadratic::forward(shape, args, exec);
-}
-void ssd_quadratic_forward_f32(const SsdShape& shape, const SsdForward<float>& args, Exec exec) {
-  quadratic::forward(shape, args, exec);
-}
-void ssd_quadratic_forward_bf16(const SsdShape& shape, const SsdForward<Bf16>& args, Exec exec) {
-  quadratic::forward(shape, args, exec);
-}
+ADDER_SIMD_FUNCTIONS(ssd_quadratic_forward, SsdShape, SsdForward, quadratic::forward)
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -186,25 +177,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-HWY_EXPORT(ssd_quadratic_forward_f64);
-HWY_EXPORT(ssd_quadratic_forward_f32);
-HWY_EXPORT(ssd_quadratic_forward_bf16);
+ADDER_SIMD_DISPATCH(ssd_quadratic_forward, SsdShape, SsdForward, ssd::quadratic_forward)
 
-namespace ssd {
-
-template <>
-void quadratic_forward(const SsdShape& shape, const SsdForward<double>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(ssd_quadratic_forward_f64)(shape, args, exec);
-}
-template <>
-void quadratic_forward(const SsdShape& shape, const SsdForward<float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(ssd_quadratic_forward_f32)(shape, args, exec);
-}
-template <>
-void quadratic_forward(const SsdShape& shape, const SsdForward<Bf16>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(ssd_quadratic_forward_bf16)(shape, args, exec);
-}
-
-}  // namespace ssd
 }  // namespace adder
 #endif

@@ -370,22 +370,23 @@ void backward(const SsdShape& shape, const SsdBackward<T>& args, Exec exec) {
   const QuadraticSpace<C> space(shape, Direction::backward, exec.scratch);
   constexpr int64_t kWord = kAlignment / static_cast<int64_t>(sizeof(C));
   std::fill_n(space.sums, shape.heads * (kWord + space.channels), C(0));
-  int64_t saved = 0;
   for (int64_t row = 0; row < shape.state_rows(); ++row) {
-    const ssd::Chunk whole = ssd::whole_sequence(shape, args.in.cu_seqlens, row, &saved);
+    const ssd::Chunk whole = ssd::whole_sequence(shape, args.in.cu_seqlens, row);
     BackwardSequence<T>(shape, args, space, whole).run(exec.threads);
   }
+  const auto put = [&](C* to, int64_t at, C sum) {
+    if (to != nullptr) ssd::put_gradient(args.accumulate, sum, to + at);
+  };
   for (int64_t head = 0; head < shape.heads; ++head) {
     const C* sums = space.head_sums(head);
-    if (args.dA != nullptr) args.dA[head] = sums[0];
-    if (args.ddt_bias != nullptr) args.ddt_bias[head] = sums[1];
-    if (args.dD == nullptr) continue;
+    put(args.dA, head, sums[0]);
+    put(args.ddt_bias, head, sums[1]);
     C all = 0;
     for (int64_t p = 0; p < shape.head_dim; ++p) {
-      if (shape.d_per_channel) args.dD[head * shape.head_dim + p] = sums[kWord + p];
+      if (shape.d_per_channel) put(args.dD, head * shape.head_dim + p, sums[kWord + p]);
       all += sums[kWord + p];
     }
-    if (!shape.d_per_channel) args.dD[head] = all;
+    if (!shape.d_per_channel) put(args.dD, head, all);
   }
 }
 
@@ -393,15 +394,7 @@ void backward(const SsdShape& shape, const SsdBackward<T>& args, Exec exec) {
 
 namespace adder::HWY_NAMESPACE {
 
-void ssd_quadratic_backward_f64(const SsdShape& shape, const SsdBackward<double>& args, Exec exec) {
-  quadratic::backward(shape, args, exec);
-}
-void ssd_quadratic_backward_f32(const SsdShape& shape, const SsdBackward<float>& args, Exec exec) {
-  quadratic::backward(shape, args, exec);
-}
-void ssd_quadratic_backward_bf16(const SsdShape& shape, const SsdBackward<Bf16>& args, Exec exec) {
-  quadratic::backward(shape, args, exec);
-}
+ADDER_SIMD_FUNCTIONS(ssd_quadratic_backward, SsdShape, SsdBackward, quadratic::backward)
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -409,25 +402,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-HWY_EXPORT(ssd_quadratic_backward_f64);
-HWY_EXPORT(ssd_quadratic_backward_f32);
-HWY_EXPORT(ssd_quadratic_backward_bf16);
+ADDER_SIMD_DISPATCH(ssd_quadratic_backward, SsdShape, SsdBackward, ssd::quadratic_backward)
 
-namespace ssd {
-
-template <>
-void quadratic_backward(const SsdShape& shape, const SsdBackward<double>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(ssd_quadratic_backward_f64)(shape, args, exec);
-}
-template <>
-void quadratic_backward(const SsdShape& shape, const SsdBackward<float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(ssd_quadratic_backward_f32)(shape, args, exec);
-}
-template <>
-void quadratic_backward(const SsdShape& shape, const SsdBackward<Bf16>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(ssd_quadratic_backward_bf16)(shape, args, exec);
-}
-
-}  // namespace ssd
 }  // namespace adder
 #endif

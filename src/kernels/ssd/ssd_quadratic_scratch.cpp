@@ -7,7 +7,7 @@ namespace adder::ssd {
 bool quadratic_accepts(const Caps&, const SsdShape& shape) { return shape.len <= kQuadraticTokens; }
 
 template <class T>
-int64_t quadratic_scratch(const SsdShape& shape, Direction direction) {
+int64_t quadratic_scratch(const Caps&, const SsdShape& shape, Direction direction) {
   return QuadraticSpace<accumulate_t<T>>(shape, direction, nullptr).bytes;
 }
 
@@ -28,11 +28,11 @@ double quadratic_us(const Caps& caps, const SsdShape& shape, Direction direction
   const auto words = static_cast<double>(ceil_div(shape.state, lanes) * shape.inner());
   const double ns = 2 * pairs * terms / (5.0 * static_cast<double>(lanes)) +
                     words * (tokens * (backward ? 1.0 : 0.37) + rows * (backward ? 20.0 : 10.0));
-  return 1.0 + ns * 1e-3 / std::min<double>(caps.threads, kSlots);
+  return 1.0 + ns * 1e-3 / kPredictedThreads;
 }
 
-#define ADDER_SSD_QUADRATIC(T)                                       \
-  template int64_t quadratic_scratch<T>(const SsdShape&, Direction); \
+#define ADDER_SSD_QUADRATIC(T)                                                    \
+  template int64_t quadratic_scratch<T>(const Caps&, const SsdShape&, Direction); \
   template double quadratic_us<T>(const Caps&, const SsdShape&, Direction);
 ADDER_SSD_QUADRATIC(double)
 ADDER_SSD_QUADRATIC(float)

@@ -198,10 +198,8 @@ void forward(const SsdShape& shape, const SsdForward<T>& args, Exec exec) {
     const FlushSubnormals flush;
     ForwardItem<T> work(job, cut, item);
     const int64_t bundle = item / cut.shares(), end = cut.first_row(bundle + 1);
-    int64_t row = cut.first_row(bundle);
-    int64_t saved = ssd::first_saved(shape, args.in.cu_seqlens, row);
-    for (; row < end; ++row) {
-      work.run_sequence(ssd::whole_sequence(shape, args.in.cu_seqlens, row, &saved));
+    for (int64_t row = cut.first_row(bundle); row < end; ++row) {
+      work.run_sequence(ssd::whole_sequence(shape, args.in.cu_seqlens, row));
     }
   });
 }
@@ -210,15 +208,7 @@ void forward(const SsdShape& shape, const SsdForward<T>& args, Exec exec) {
 
 namespace adder::HWY_NAMESPACE {
 
-void ssd_recurrent_forward_f64(const SsdShape& shape, const SsdForward<double>& args, Exec exec) {
-  recurrent::forward(shape, args, exec);
-}
-void ssd_recurrent_forward_f32(const SsdShape& shape, const SsdForward<float>& args, Exec exec) {
-  recurrent::forward(shape, args, exec);
-}
-void ssd_recurrent_forward_bf16(const SsdShape& shape, const SsdForward<Bf16>& args, Exec exec) {
-  recurrent::forward(shape, args, exec);
-}
+ADDER_SIMD_FUNCTIONS(ssd_recurrent_forward, SsdShape, SsdForward, recurrent::forward)
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -226,25 +216,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-HWY_EXPORT(ssd_recurrent_forward_f64);
-HWY_EXPORT(ssd_recurrent_forward_f32);
-HWY_EXPORT(ssd_recurrent_forward_bf16);
+ADDER_SIMD_DISPATCH(ssd_recurrent_forward, SsdShape, SsdForward, ssd::recurrent_forward)
 
-namespace ssd {
-
-template <>
-void recurrent_forward(const SsdShape& shape, const SsdForward<double>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(ssd_recurrent_forward_f64)(shape, args, exec);
-}
-template <>
-void recurrent_forward(const SsdShape& shape, const SsdForward<float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(ssd_recurrent_forward_f32)(shape, args, exec);
-}
-template <>
-void recurrent_forward(const SsdShape& shape, const SsdForward<Bf16>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(ssd_recurrent_forward_bf16)(shape, args, exec);
-}
-
-}  // namespace ssd
 }  // namespace adder
 #endif

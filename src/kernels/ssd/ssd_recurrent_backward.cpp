@@ -188,6 +188,9 @@ void add_bundles(const BackwardJob<T>& job) {
   using C = accumulate_t<T>;
   const SsdShape& shape = job.shape;
   const SsdBackward<T>& args = job.args;
+  const auto put = [&](C* to, int64_t at, C sum) {
+    if (to != nullptr) ssd::put_gradient(args.accumulate, sum, to + at);
+  };
   for (int64_t head = 0; head < shape.heads; ++head) {
     C dA = 0, bias = 0, skip = 0;
     for (int64_t i = 0; i < job.cut.bundles(); ++i) {
@@ -200,11 +203,11 @@ void add_bundles(const BackwardJob<T>& job) {
         sum += job.space.dD[(i * shape.heads + head) * job.space.channel_row + p];
       }
       skip += sum;
-      if (args.dD != nullptr && shape.d_per_channel) args.dD[head * shape.head_dim + p] = sum;
+      if (shape.d_per_channel) put(args.dD, head * shape.head_dim + p, sum);
     }
-    if (args.dA != nullptr) args.dA[head] = dA;
-    if (args.ddt_bias != nullptr) args.ddt_bias[head] = bias;
-    if (args.dD != nullptr && !shape.d_per_channel) args.dD[head] = skip;
+    put(args.dA, head, dA);
+    put(args.ddt_bias, head, bias);
+    if (!shape.d_per_channel) put(args.dD, head, skip);
   }
 }
 
@@ -219,10 +222,8 @@ void backward(const SsdShape& shape, const SsdBackward<T>& args, Exec exec) {
     const FlushSubnormals flush;
     BackwardItem<T> work(job, item);
     const int64_t bundle = item / cut.shares(), end = cut.first_row(bundle + 1);
-    int64_t row = cut.first_row(bundle);
-    int64_t saved = ssd::first_saved(shape, args.in.cu_seqlens, row);
-    for (; row < end; ++row) {
-      work.run_sequence(ssd::whole_sequence(shape, args.in.cu_seqlens, row, &saved));
+    for (int64_t row = cut.first_row(bundle); row < end; ++row) {
+      work.run_sequence(ssd::whole_sequence(shape, args.in.cu_seqlens, row));
     }
   });
   constexpr int64_t kSteps = 64;
@@ -241,15 +242,7 @@ void backward(const SsdShape& shape, const SsdBackward<T>& args, Exec exec) {
 
 namespace adder::HWY_NAMESPACE {
 
-void ssd_recurrent_backward_f64(const SsdShape& shape, const SsdBackward<double>& args, Exec exec) {
-  recurrent::backward(shape, args, exec);
-}
-void ssd_recurrent_backward_f32(const SsdShape& shape, const SsdBackward<float>& args, Exec exec) {
-  recurrent::backward(shape, args, exec);
-}
-void ssd_recurrent_backward_bf16(const SsdShape& shape, const SsdBackward<Bf16>& args, Exec exec) {
-  recurrent::backward(shape, args, exec);
-}
+ADDER_SIMD_FUNCTIONS(ssd_recurrent_backward, SsdShape, SsdBackward, recurrent::backward)
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -257,25 +250,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-HWY_EXPORT(ssd_recurrent_backward_f64);
-HWY_EXPORT(ssd_recurrent_backward_f32);
-HWY_EXPORT(ssd_recurrent_backward_bf16);
+ADDER_SIMD_DISPATCH(ssd_recurrent_backward, SsdShape, SsdBackward, ssd::recurrent_backward)
 
-namespace ssd {
-
-template <>
-void recurrent_backward(const SsdShape& shape, const SsdBackward<double>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(ssd_recurrent_backward_f64)(shape, args, exec);
-}
-template <>
-void recurrent_backward(const SsdShape& shape, const SsdBackward<float>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(ssd_recurrent_backward_f32)(shape, args, exec);
-}
-template <>
-void recurrent_backward(const SsdShape& shape, const SsdBackward<Bf16>& args, Exec exec) {
-  HWY_DYNAMIC_DISPATCH(ssd_recurrent_backward_bf16)(shape, args, exec);
-}
-
-}  // namespace ssd
 }  // namespace adder
 #endif

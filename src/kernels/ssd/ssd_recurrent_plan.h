@@ -106,16 +106,6 @@ class RecurrentBackwardCut {
   int64_t share_heads_ = 1, group_shares_ = 1;
 };
 
-/// Index in `saved` of the first chunk of a sequence.
-inline int64_t first_saved(const SsdShape& shape, const int32_t* cu_seqlens, int64_t row) {
-  if (!shape.packed()) return row * shape.saved_chunks();
-  int64_t saved = 0;
-  for (int64_t q = 0; q < row; ++q) {
-    saved += ceil_div(cu_seqlens[q + 1] - cu_seqlens[q], shape.chunk);
-  }
-  return saved;
-}
-
 /// States in whole words of the widest target: an upper bound for every target.
 template <class C>
 int64_t padded_states(const SsdShape& shape) {

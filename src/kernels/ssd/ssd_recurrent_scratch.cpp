@@ -6,7 +6,7 @@
 namespace adder::ssd {
 
 template <class T>
-int64_t recurrent_scratch(const SsdShape& shape, Direction direction) {
+int64_t recurrent_scratch(const Caps&, const SsdShape& shape, Direction direction) {
   using C = accumulate_t<T>;
   if (direction == Direction::backward) {
     return BackwardSpace<C>(shape, RecurrentBackwardCut(shape), nullptr).bytes();
@@ -32,12 +32,12 @@ double recurrent_us(const Caps& caps, const SsdShape& shape, Direction direction
   const auto rows = static_cast<double>(shape.state_rows());
   const double ns = backward ? tokens * (1.5 * channels + 2.65 * words) + 6.0 * rows * words
                              : tokens * (0.9 * channels + 0.8 * words) + 4.0 * rows * words;
-  const int64_t rounds = ceil_div(items, caps.threads);
+  const int64_t rounds = ceil_div(items, kPredictedThreads);
   return 1.0 + ns * 1e-3 * static_cast<double>(rounds) / static_cast<double>(items);
 }
 
-#define ADDER_SSD_RECURRENT(T)                                       \
-  template int64_t recurrent_scratch<T>(const SsdShape&, Direction); \
+#define ADDER_SSD_RECURRENT(T)                                                    \
+  template int64_t recurrent_scratch<T>(const Caps&, const SsdShape&, Direction); \
   template double recurrent_us<T>(const Caps&, const SsdShape&, Direction);
 ADDER_SSD_RECURRENT(double)
 ADDER_SSD_RECURRENT(float)
