@@ -1,20 +1,9 @@
 #include "measure/call.h"
 
-#include <cmath>
 #include <optional>
 
 namespace adder::measure {
 namespace {
-
-/// Where sums begin, the rule counts sizes.
-void start_from_sizes(Call& absolute) {
-  for (const Listed& each : absolute.arrays()) {
-    if (each.role != Role::sum) continue;
-    for (int64_t i = 0; i < each.array->count(); ++i) {
-      if (!each.array->is_poison(i)) each.array->set(i, std::abs(each.array->value(i)));
-    }
-  }
-}
 
 void compare_inputs(Comparison& comparison, Call& before, Call& after, Direction direction) {
   const auto was = before.arrays(), is = after.arrays();
@@ -43,7 +32,6 @@ Comparison check_accepted(Call& got, const LineInfo& line, Direction direction,
   if (direction == Direction::backward) got.prepare_backward(workspace, choice);
   const auto before = got.copy(), evaluated = got.copy();
   const auto expected = got.wide(), absolute = got.wide();
-  start_from_sizes(*absolute);
   got.run(workspace, {direction}, choice);
   // What is right does not depend on the line; how its dtype rounds may.
   expected->reference(direction, false, nullptr);

@@ -22,8 +22,7 @@ enum class Role : uint8_t {
   input,     // read by the call
   upstream,  // gradient of an output, read by backward
   output,    // written by forward
-  gradient,  // of an input, written by backward
-  sum,       // the same, added to where the call accumulates
+  gradient,  // of an input, written by backward (added to, where the call says so)
 };
 
 /// One array of a call. `of` is the array whose gradient it is, or null.
@@ -36,8 +35,7 @@ struct Listed {
   Dtype judged = Dtype::u8;  // the type whose roundoff is allowed
 
   bool written(Direction direction) const {
-    const bool backward = role == Role::gradient || role == Role::sum;
-    return direction == Direction::forward ? role == Role::output : backward;
+    return role == (direction == Direction::forward ? Role::output : Role::gradient);
   }
 };
 
@@ -55,9 +53,6 @@ class ArrayList {
   }
   void gradient(const char* name, Array& array, const Array& of, int64_t channels = 0) {
     add({name, Role::gradient, &array, &of, channels, array.dtype()});
-  }
-  void sum(const char* name, Array& array, const Array& of) {
-    add({name, Role::sum, &array, &of, 0, array.dtype()});
   }
   /// The last array is judged by the roundoff of this type.
   void judge_as(Dtype dtype) { all_.back().judged = dtype; }

@@ -123,8 +123,8 @@ class Conv1dCall : public FamilyCall<Conv1dCall<T>> {
     arrays.upstream("gy", gy, y, given.shape.channels);
     arrays.upstream("gsT", gsT, sT);
     arrays.gradient("dx", dx, x, given.shape.channels);
-    arrays.sum("dw", dw, w);
-    arrays.sum("dbias", dbias, bias);
+    arrays.gradient("dw", dw, w);
+    arrays.gradient("dbias", dbias, bias);
     arrays.gradient("ds0", ds0, s0);
   }
   static Cost cost(const Given& given, Direction direction) {

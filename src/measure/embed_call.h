@@ -67,7 +67,7 @@ class EmbedCall : public FamilyCall<EmbedCall<T, P>> {
     arrays.input("table", table);
     arrays.output("out", out);
     arrays.upstream("g", g, out);
-    arrays.sum("dtable", dtable, table);
+    arrays.gradient("dtable", dtable, table);
   }
   static Cost cost(const Given& given, Direction direction) {
     return given.shape.cost(direction, dtype_of<T>);

@@ -136,8 +136,8 @@ class NormCall : public FamilyCall<NormCall<T, R>> {
     arrays.upstream("g_later", g_later, residual_out);
     arrays.gradient("dr", dr, residual_in);
     arrays.gradient("dx", dx, x);
-    arrays.sum("dw", dw, w);
-    arrays.sum("db", db, b);
+    arrays.gradient("dw", dw, w);
+    arrays.gradient("db", db, b);
   }
   static Cost cost(const Given& given, Direction direction) {
     return given.shape.cost(direction, dtype_of<T>);
@@ -257,7 +257,7 @@ class GatedNormCall : public FamilyCall<GatedNormCall<T>> {
     arrays.upstream("gout", gout, out);
     arrays.gradient("dy", dy, y);
     arrays.gradient("dz", dz, z);
-    arrays.sum("dw", dw, w);
+    arrays.gradient("dw", dw, w);
   }
   static Cost cost(const Given& given, Direction direction) {
     return given.shape.cost(direction, dtype_of<T>);

@@ -209,9 +209,9 @@ class ScanCall : public FamilyCall<Self> {
     arrays.gradient("dB", dB, B, sizes.shared);
     arrays.gradient("dC", dC, C, sizes.shared);
     arrays.gradient("dz", dz, z, sizes.tokens);
-    arrays.sum("dA", dA, A);
-    arrays.sum("dD", dD, D);
-    arrays.sum("ddt_bias", ddt_bias, dt_bias);
+    arrays.gradient("dA", dA, A);
+    arrays.gradient("dD", dD, D);
+    arrays.gradient("ddt_bias", ddt_bias, dt_bias);
     arrays.gradient("dh0", dh0, h0);
   }
 

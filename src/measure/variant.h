@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -35,7 +36,13 @@ struct Variant {
 
 enum class Purpose : uint8_t { test, bench };
 
-/// All families' variants. test: many awkward shapes, small; bench: the shapes of real models.
+struct Family {
+  const char* name;
+  /// test: many awkward shapes, small; bench: the shapes of real models.
+  std::vector<Variant> (*variants)(Purpose purpose);
+  bool every_shape;  // its lines take every shape here
+};
+std::span<const Family> families();
 std::vector<Variant> all_variants(Purpose purpose);
 
 // One function a family, in <family>_variants.cpp.
