@@ -13,14 +13,14 @@ class OptionText {
  public:
   explicit OptionText(std::string text) : text_(std::move(text)) {}
   OptionText& on(bool option, const char* name) {
-    if (option) text_ += std::string(" ") + name;
+    if (option) (text_ += ' ') += name;
     return *this;
   }
-  OptionText& number(int64_t value, int64_t usual, const char* name) {
-    return on(value != usual, (name + (" " + std::to_string(value))).c_str());
-  }
-  OptionText& number(double value, double usual, const char* name) {
-    return on(value != usual, (name + (" " + std::to_string(value))).c_str());
+  template <class Number>
+  OptionText& number(Number value, Number usual, const char* name) {
+    on(value != usual, name);
+    if (value != usual) text_ += ' ' + std::to_string(value);
+    return *this;
   }
   const std::string& text() const { return text_; }
 

@@ -39,8 +39,8 @@ struct Conv1dCase {
         .on(indexed, "indexed")
         .on(reversed, "reversed")
         .on(accumulate, "accumulate")
-        .number(channel_stride, 1, "channel_stride")
-        .number(gap, 0, "gap")
+        .number<int64_t>(channel_stride, 1, "channel_stride")
+        .number<int64_t>(gap, 0, "gap")
         .number(scale, 1.0, "scale")
         .text();
   }

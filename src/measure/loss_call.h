@@ -23,7 +23,7 @@ struct LossCase {
         .on(!gradient, "no_gradient")
         .on(in_place, "in_place")
         .on(infinite, "minus_inf")
-        .number(pad, 0, "pad")
+        .number<int64_t>(pad, 0, "pad")
         .number(scale, 2.0, "scale")
         .text();
   }

@@ -35,7 +35,7 @@ struct NormCase {
         .on(residual_out, "residual_out")
         .on(in_place, "in_place")
         .on(accumulate, "accumulate")
-        .number(gap, 0, "gap")
+        .number<int64_t>(gap, 0, "gap")
         .number(scale, 1.0, "scale")
         .number(offset, 0.0, "offset")
         .text();
@@ -184,7 +184,7 @@ struct GatedNormCase {
   bool only_backward() const { return accumulate; }
   std::string describe() const {
     return OptionText(shape.describe())
-        .number(gap, 0, "gap")
+        .number<int64_t>(gap, 0, "gap")
         .on(dw, "dw")
         .on(accumulate, "accumulate")
         .number(scale, 1.0, "scale")

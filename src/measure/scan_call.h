@@ -58,8 +58,8 @@ struct ScanCase {
         .on(std::isfinite(dt_min) || std::isfinite(dt_max), "limits")
         .on(values == ScanValues::extreme, "extreme")
         .on(values == ScanValues::unbounded, "unbounded")
-        .number(channel_stride, 1, "channel_stride")
-        .number(gap, 0, "gap")
+        .number<int64_t>(channel_stride, 1, "channel_stride")
+        .number<int64_t>(gap, 0, "gap")
         .text();
   }
   /// Every option on, nothing between rows: what tests of laws index flatly.
