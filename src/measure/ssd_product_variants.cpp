@@ -193,16 +193,18 @@ struct ProductLine {
   bool accepted;
 };
 
+LineInfo on_units(const char* name) {
+  return {.name = name, .dtype = Dtype::bf16, .matrix_units = true, .rounds_operands = true};
+}
+
 std::vector<ProductLine> product_lines() {
   const Caps caps = cpu_caps();
   SsdShape any;
   any.len = 1;
   any.heads = any.head_dim = any.state = 1;
   return {{{"product_words", Device::cpu, Dtype::f32, 0}, Units::words, true},
-          {{"product_amx", Device::cpu, Dtype::bf16, 0}, Units::amx, ssd::amx_accepts(caps, any)},
-          {{"product_avx512bf16", Device::cpu, Dtype::bf16, 0},
-           Units::avx512bf16,
-           ssd::avx512bf16_accepts(caps, any)}};
+          {on_units("product_amx"), Units::amx, ssd::amx_accepts(caps, any)},
+          {on_units("product_avx512bf16"), Units::avx512bf16, ssd::avx512bf16_accepts(caps, any)}};
 }
 
 Variant product_variant(const ProductLine& line, const ChunkProduct& product) {

@@ -27,6 +27,7 @@ struct Call {
   Guarded<T> u, dt, z, B, C, gy, y, du, ddt, dz, dB, dC;
   Guarded<Acc> A, D, bias, h0, hT, ghT, saved, dA, dD, dbias, dh0;
   Acc dt_min = 0, dt_max = std::numeric_limits<Acc>::infinity();
+  bool accumulate = false;
 
   explicit Call(const S6Shape& given, std::vector<int32_t> boundaries = {}, uint64_t seed = 1)
       : shape(given), cu(std::move(boundaries)) {
@@ -94,6 +95,7 @@ struct Call {
     args.dA = dA.data();
     args.dD = dD.data();
     args.ddt_bias = dbias.data();
+    args.accumulate = accumulate;
     args.dh0 = dh0.data();
     return args;
   }

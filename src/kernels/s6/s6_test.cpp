@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/simd_targets.h"
+#include "kernels/ref/s6_ref.h"
 #include "kernels/s6/s6_call_test.h"
 #include "measure/variant.h"
 
@@ -98,24 +99,6 @@ TEST(S6, SameBitsForAnyThreadCountAndInAClass) {
   same_bits_for_any_thread_count<float>();
   same_bits_for_any_thread_count<Bf16>();
   same_bits_for_any_thread_count<double>();
-}
-
-// Lines differ in their last bits, so which one runs may not depend on the number of threads.
-TEST(S6, TheLineIsChosenWithoutTheThreads) {
-  Caps one, many;
-  many.threads = 64;
-  for (const int64_t batch : {1, 2, 8}) {
-    for (const int64_t len : {1, 100, 600, 4096, 100000}) {
-      for (const int64_t dim : {16, 128, 2000}) {
-        const S6Shape shape{.batch = batch, .len = len, .dim = dim, .state = 16};
-        for (const Direction direction : {Direction::forward, Direction::backward}) {
-          EXPECT_STREQ(pick_line("s6", s6_lines<float>(), one, shape, direction).info.name,
-                       pick_line("s6", s6_lines<float>(), many, shape, direction).info.name)
-              << shape.describe();
-        }
-      }
-    }
-  }
 }
 
 // exact_class 1: training forward = loop of steps = any split, bit for bit.
@@ -422,7 +405,7 @@ TEST(S6, GradientsMatchCentralDifferences) {
 void expect_error(const S6Shape& shape, std::vector<int32_t> cu, const std::string& part) {
   S6Forward<float> args;
   args.in.cu_seqlens = cu.empty() ? nullptr : cu.data();
-  Arena arena(64);
+  Arena arena(64, Memory{});
   Context context;
   context.arena = &arena;
   try {
@@ -439,35 +422,147 @@ TEST(S6, BadShapesAreErrorsThatNameTheField) {
   expect_error({.len = 1, .dim = 4, .state = 0}, {}, "state");
   expect_error({.len = 1, .dim = 4, .state = 1, .groups = 3}, {}, "groups");
   expect_error({.batch = 2, .len = 1, .dim = 4, .state = 1, .sequences = 1}, {0, 1}, "batch");
-  expect_error({.len = 3, .dim = 4, .state = 1, .sequences = 2}, {0, 2, 1}, "cu_seqlens");
-  expect_error({.len = 3, .dim = 4, .state = 1, .sequences = 2}, {0, 2, 4}, "cu_seqlens");
   expect_error({.len = 3, .dim = 4, .state = 1, .sequences = 2}, {}, "cu_seqlens");
   expect_error({.len = 3, .dim = 4, .state = 1}, {}, "s6: u");
 }
 
+// Planning reads the same arguments as running, so that it finds what is missing.
 TEST(S6, BadArgumentsAreErrorsThatNameThem) {
   const auto expect = [](const char* part, const auto& spoil) {
-    Call<float> call({.batch = 1, .len = 8, .dim = 4, .state = 2});
-    measure::run_planned(1, [&](Context& context) {
-      auto args = call.forward();
-      spoil(call, args);
-      if (context.arena->measuring()) return s6_forward(context, call.shape, args);
-      try {
-        s6_forward(context, call.shape, args);
-        FAIL() << "no error for " << part;
-      } catch (const Error& error) {
-        EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-      }
-    });
+    Call<float> call({.batch = 1, .len = 8, .dim = 4, .state = 2, .gated = true});
+    auto args = call.forward();
+    spoil(args);
+    Arena measuring;
+    Context context;
+    context.arena = &measuring;
+    try {
+      s6_forward(context, call.shape, args);
+      FAIL() << "no error for " << part;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
   };
-  expect("s6: A", [](auto& call, auto&) { call.A[3] = 0.5f; });
-  expect("s6: dt_min", [](auto&, auto& args) { args.in.dt_max = -1; });
-  expect("s6: B", [](auto&, auto& args) { args.in.B.channel_stride = 2; });
-  expect("s6: y", [](auto&, auto& args) { args.y.data = nullptr; });
-  const int32_t order[] = {0, 1, 2, 3, 4, 5, 6, 8};
-  expect("s6: order", [&](auto&, auto& args) { args.in.order = order; });
-  const int32_t index[] = {-1};
-  expect("s6: state_index", [&](auto&, auto& args) { args.in.state_index = index; });
+  expect("s6: A", [](auto& args) { args.in.A = nullptr; });
+  expect("s6: z", [](auto& args) { args.in.z.data = nullptr; });
+  expect("s6: dt_min", [](auto& args) { args.in.dt_max = -1; });
+  expect("s6: B", [](auto& args) { args.in.B.channel_stride = 2; });
+  expect("s6: y", [](auto& args) { args.y.data = nullptr; });
+}
+
+TEST(S6, DecayRatesAreCheckedOnTheHost) {
+  const S6Shape real{.len = 1, .dim = 2, .state = 2};
+  const S6Shape complex{.len = 1, .dim = 2, .state = 1, .complex = true};
+  const auto check = [](const S6Shape& shape, std::vector<float> A) {
+    check_decay(shape, std::span<const float>(A));
+  };
+  check(real, {-1, -0.0f, 0, NAN});
+  check(complex, {-1, 3, 0, 5});
+  EXPECT_THROW(check(complex, {-1, 3, 2, 5}), Error);
+  try {
+    check(real, {-1, 0.5f, 0, 0});
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("s6: A"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("entries <= 0"), std::string::npos) << error.what();
+  }
+}
+
+// Gradients of parameters are written or added to: the bits of a write followed by an add.
+template <class T>
+void accumulates(const S6Shape& shape, const std::vector<int32_t>& cu) {
+  using Acc = accumulate_t<T>;
+  const auto fill = [](Call<T>& call) {
+    for (auto* a : {&call.dA, &call.dD, &call.dbias}) fill_normal(*a, 7, "accumulate");
+  };
+  const auto expect_sum = [&](const Call<T>& got, const Call<T>& written, const char* line) {
+    Call<T> before(shape, cu);
+    fill(before);
+    const auto each = [&](const Guarded<Acc>& sum, const Guarded<Acc>& there,
+                          const Guarded<Acc>& term, const char* name) {
+      for (int64_t i = 0; i < sum.count(); ++i) {
+        ASSERT_EQ(sum[i], there[i] + term[i]) << line << " " << name << " " << i;
+      }
+    };
+    each(got.dA, before.dA, written.dA, "dA");
+    each(got.dD, before.dD, written.dD, "dD");
+    each(got.dbias, before.dbias, written.dbias, "ddt_bias");
+    EXPECT_TRUE(same_bits(got.du, written.du)) << line;
+    EXPECT_TRUE(same_bits(got.dB, written.dB)) << line;
+    EXPECT_TRUE(same_bits(got.dh0, written.dh0)) << line;
+  };
+  for (const auto& line : s6_lines<T>()) {
+    if (!line.accepts(cpu_caps(), shape)) continue;
+    Call<T> written(shape, cu), added(shape, cu);
+    written.run(2, {.name = line.info.name});
+    fill(added);
+    added.accumulate = true;
+    added.run(2, {.name = line.info.name});
+    expect_sum(added, written, line.info.name);
+  }
+  Call<T> written(shape, cu), added(shape, cu);
+  ref::s6_backward(shape, written.backward());
+  fill(added);
+  added.accumulate = true;
+  ref::s6_backward(shape, added.backward());
+  expect_sum(added, written, "reference");
+}
+
+TEST(S6, AccumulatingEqualsAWriteAndAnAdd) {
+  for (const bool complex : {false, true}) {
+    for (const auto& target : simd_targets()) {
+      force_simd_target(target.bits);
+      const S6Shape shape{.batch = 2, .len = 45, .dim = 37, .state = 5, .complex = complex};
+      const S6Shape packed{.len = 40, .dim = 6, .state = 3, .sequences = 3, .complex = complex};
+      const S6Shape empty{.batch = 0, .len = 5, .dim = 3, .state = 4, .complex = complex};
+      for (const S6Shape& each : {shape, packed, empty}) {
+        std::vector<int32_t> cu;
+        if (each.packed()) cu = {0, 33, 33, 40};
+        accumulates<float>(each, cu);
+        accumulates<double>(each, cu);
+        accumulates<Bf16>(each, cu);
+      }
+    }
+  }
+  force_simd_target(0);
+}
+
+// The state that enters chunk c of packed sequence q has the index cu[q] / kS6Chunk + q + c, and
+// nothing else of `saved` is written.
+void saved_states_have_their_places(std::string_view line, bool complex) {
+  const std::vector<int32_t> cu = {0, 0, 1, 3, 67, 68, 200, 331, 331};
+  const int64_t dim = 5, state = 4;
+  Call<float> packed({.len = 331, .dim = dim, .state = state, .sequences = 8, .complex = complex},
+                     cu);
+  packed.run(2, {.name = line});
+  const int64_t row = dim * packed.shape.state_numbers();
+  std::vector<bool> owned(static_cast<size_t>(packed.shape.saved_chunks()));
+  for (size_t q = 0; q + 1 < cu.size(); ++q) {
+    Call<float> alone({.len = cu[q + 1] - cu[q], .dim = dim, .state = state, .complex = complex});
+    take_tokens(packed, cu[q], alone);
+    copy_from(packed.h0, static_cast<int64_t>(q) * row, alone.h0);
+    alone.run(1, {.name = line});
+    const int64_t first = cu[q] / kS6Chunk + static_cast<int64_t>(q);
+    for (int64_t c = 0; c < alone.shape.saved_chunks(); ++c) {
+      EXPECT_EQ(std::memcmp(packed.saved.data() + (first + c) * row, alone.saved.data() + c * row,
+                            static_cast<size_t>(row) * sizeof(float)),
+                0)
+          << line << " " << q << " " << c;
+      EXPECT_FALSE(owned[static_cast<size_t>(first + c)]);
+      owned[static_cast<size_t>(first + c)] = true;
+    }
+  }
+  for (int64_t i = 0; i < packed.saved.count(); ++i) {
+    if (!owned[static_cast<size_t>(i / row)]) {
+      EXPECT_TRUE(measure::is_poison(packed.saved[i])) << line << " " << i;
+    }
+  }
+}
+
+TEST(S6, SavedStatesOfPackedSequencesHaveTheirPlaces) {
+  for (const char* line : {"sequential", "chunked", "parallel"}) {
+    saved_states_have_their_places(line, false);
+  }
+  saved_states_have_their_places("complex", true);
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ struct Call {
   Guarded<T> x, dt, z, B, C, gy, y, dx, ddt, dz, dB, dC;
   Guarded<Acc> A, D, bias, h0, hT, ghT, saved, dA, dD, dbias, dh0;
   Acc dt_min = 0, dt_max = std::numeric_limits<Acc>::infinity();
+  bool accumulate = false;
 
   explicit Call(const SsdShape& given, std::vector<int32_t> boundaries = {}, uint64_t seed = 1)
       : shape(given), cu(std::move(boundaries)) {
@@ -84,6 +85,7 @@ struct Call {
     args.dA = dA.data();
     args.dD = dD.data();
     args.ddt_bias = dbias.data();
+    args.accumulate = accumulate;
     args.dh0 = dh0.data();
     return args;
   }
@@ -191,7 +193,7 @@ template <class T>
 std::vector<std::string> lines_for(const SsdShape& shape) {
   std::vector<std::string> names;
   for (const auto& line : ssd_lines<T>()) {
-    if (line.accepts(Context{}.caps(), shape)) names.emplace_back(line.info.name);
+    if (line.accepts(cpu_caps(), shape)) names.emplace_back(line.info.name);
   }
   return names;
 }

@@ -1,6 +1,7 @@
 #include "kernels/ssd/ssd.h"
 
 #include "core/simd_targets.h"
+#include "kernels/ref/ssd_ref.h"
 #include "kernels/ssd/ssd_call_test.h"
 #include "measure/variant.h"
 
@@ -131,9 +132,7 @@ std::string picked(int64_t batch, int64_t len, int64_t state, Direction directio
   shape.heads = 24;
   shape.head_dim = 64;
   shape.state = state;
-  Caps caps = Context{}.caps();
-  caps.threads = 2;
-  return pick_line("ssd", ssd_lines<T>(), caps, shape, direction).info.name;
+  return pick_line("ssd", ssd_lines<T>(), cpu_caps(), shape, direction).info.name;
 }
 
 TEST(Ssd, DispatchTakesTheRecurrenceForOneTokenAndChunksForMany) {
@@ -152,7 +151,7 @@ TEST(Ssd, DispatchTakesTheRecurrenceForOneTokenAndChunksForMany) {
 void expect_error(const SsdShape& shape, std::vector<int32_t> cu, const std::string& part) {
   SsdForward<float> args;
   args.in.cu_seqlens = cu.empty() ? nullptr : cu.data();
-  Arena arena(64);
+  Arena arena(64, Memory{});
   Context context;
   context.arena = &arena;
   try {
@@ -181,38 +180,44 @@ TEST(Ssd, BadShapesAreErrorsThatNameTheField) {
   SsdShape packed = with(&SsdShape::batch, 1);
   packed.sequences = 2;
   packed.len = 3;
-  expect_error(packed, {0, 2, 1}, "cu_seqlens");
-  expect_error(packed, {0, 2, 4}, "cu_seqlens");
   expect_error(packed, {}, "cu_seqlens");
   expect_error(good, {}, "ssd: x");
 }
 
+// Planning reads the same arguments as running, so that it finds what is missing.
 TEST(Ssd, BadArgumentsAreErrorsThatNameThem) {
   const auto expect = [](const char* part, const auto& spoil) {
     Call<float> call(small());
-    measure::run_planned(1, [&](Context& context) {
-      auto args = call.forward();
-      spoil(call, args);
-      if (context.arena->measuring()) return ssd_forward(context, call.shape, args);
-      try {
-        ssd_forward(context, call.shape, args);
-        FAIL() << "no error for " << part;
-      } catch (const Error& error) {
-        EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-      }
-    });
+    auto args = call.forward();
+    spoil(args);
+    Arena measuring;
+    Context context;
+    context.arena = &measuring;
+    try {
+      ssd_forward(context, call.shape, args);
+      FAIL() << "no error for " << part;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
   };
-  expect("ssd: A", [](auto& call, auto&) { call.A[3] = 0.5f; });
-  expect("ssd: dt_min", [](auto&, auto& args) { args.in.dt_max = -1; });
-  expect("ssd: B", [](auto&, auto& args) { args.in.B.channel_stride = 2; });
-  expect("ssd: x", [](auto&, auto& args) { args.in.x.channel_stride = 2; });
-  expect("ssd: z", [](auto&, auto& args) { args.in.z.data = nullptr; });
-  expect("ssd: y", [](auto&, auto& args) { args.y.data = nullptr; });
-  std::vector<int32_t> order(70, 0);
-  order[69] = 70;
-  expect("ssd: order", [&](auto&, auto& args) { args.in.order = order.data(); });
-  const int32_t index[] = {0, -1};
-  expect("ssd: state_index", [&](auto&, auto& args) { args.in.state_index = index; });
+  expect("ssd: A", [](auto& args) { args.in.A = nullptr; });
+  expect("ssd: dt_min", [](auto& args) { args.in.dt_max = -1; });
+  expect("ssd: B", [](auto& args) { args.in.B.channel_stride = 2; });
+  expect("ssd: x", [](auto& args) { args.in.x.channel_stride = 2; });
+  expect("ssd: z", [](auto& args) { args.in.z.data = nullptr; });
+  expect("ssd: y", [](auto& args) { args.y.data = nullptr; });
+}
+
+TEST(Ssd, DecayRatesAreCheckedOnTheHost) {
+  const auto check = [](std::vector<float> A) { check_decay(small(), std::span<const float>(A)); };
+  check({-1, -0.0f, 0, NAN});
+  try {
+    check({-1, 0.5f, 0, 0});
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("ssd: A"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("entries <= 0"), std::string::npos) << error.what();
+  }
 }
 
 TEST(Ssd, BackwardNamesWhatIsMissing) {
@@ -220,7 +225,7 @@ TEST(Ssd, BackwardNamesWhatIsMissing) {
   const auto expect = [&](const char* part, const auto& spoil) {
     auto args = call.backward();
     spoil(args);
-    Arena arena(64);
+    Arena arena(64, Memory{});
     Context context;
     context.arena = &arena;
     try {
@@ -237,10 +242,105 @@ TEST(Ssd, BackwardNamesWhatIsMissing) {
 
 TEST(Ssd, AStepIsOneTokenNotPacked) {
   Call<float> call(small());
-  Arena arena(64);
+  Arena arena(64, Memory{});
   Context context;
   context.arena = &arena;
   EXPECT_THROW(ssd_step(context, call.shape, call.forward()), Error);
+}
+
+// Gradients of parameters are written or added to: the bits of a write followed by an add.
+template <class T>
+void expect_accumulated(const Call<T>& got, const Call<T>& before, const Call<T>& written,
+                        const std::string& line) {
+  using Acc = accumulate_t<T>;
+  const auto each = [&](const Guarded<Acc>& sum, const Guarded<Acc>& there,
+                        const Guarded<Acc>& term, const char* name) {
+    for (int64_t i = 0; i < sum.count(); ++i) {
+      ASSERT_EQ(sum[i], there[i] + term[i]) << line << " " << name << " " << i;
+    }
+  };
+  each(got.dA, before.dA, written.dA, "dA");
+  each(got.dD, before.dD, written.dD, "dD");
+  each(got.dbias, before.dbias, written.dbias, "ddt_bias");
+  EXPECT_TRUE(same_bits(got.dx, written.dx)) << line;
+  EXPECT_TRUE(same_bits(got.dB, written.dB)) << line;
+  EXPECT_TRUE(same_bits(got.dh0, written.dh0)) << line;
+}
+
+template <class T>
+void accumulates(const SsdShape& shape, const std::vector<int32_t>& cu) {
+  const auto pair = [&](const std::string& line, const auto& run) {
+    Call<T> before(shape, cu), written(shape, cu), added(shape, cu);
+    for (auto* call : {&before, &added}) {
+      for (auto* a : {&call->dA, &call->dD, &call->dbias}) fill_normal(*a, 7, "accumulate");
+    }
+    added.accumulate = true;
+    run(written);
+    run(added);
+    expect_accumulated(added, before, written, line);
+  };
+  for (const std::string& name : lines_for<T>(shape)) {
+    for (const int threads : {1, 2}) {
+      pair(name, [&](Call<T>& call) { call.run({.name = name}, threads); });
+    }
+  }
+  pair("reference", [](Call<T>& call) { ref::ssd_backward(call.shape, call.backward()); });
+}
+
+TEST(Ssd, AccumulatingEqualsAWriteAndAnAdd) {
+  SsdShape shape = small(), by_channel = small(), packed = small(), empty = small();
+  by_channel.d_per_channel = true;
+  packed.batch = 1;
+  packed.sequences = 3;
+  empty.batch = 0;
+  for (const auto& target : simd_targets()) {
+    force_simd_target(target.bits);
+    for (const SsdShape& each : {shape, by_channel, packed, empty}) {
+      std::vector<int32_t> cu;
+      if (each.packed()) cu = {0, 33, 33, 70};
+      accumulates<float>(each, cu);
+      accumulates<double>(each, cu);
+      accumulates<Bf16>(each, cu);
+    }
+  }
+  force_simd_target(0);
+}
+
+// The state that enters chunk c of packed sequence q has the index cu[q] / chunk + q + c, and nothing
+// else of `saved` is written.
+TEST(Ssd, SavedStatesOfPackedSequencesHaveTheirPlaces) {
+  const std::vector<int32_t> cu = {0, 0, 1, 3, 67, 68, 70, 70};
+  SsdShape shape = small();
+  shape.batch = 1;
+  shape.sequences = static_cast<int64_t>(cu.size()) - 1;
+  const int64_t row = shape.state_elements();
+  for (const std::string& name : lines_for<float>(shape)) {
+    Call<float> packed(shape, cu);
+    packed.run({.name = name}, 2);
+    std::vector<bool> owned(static_cast<size_t>(shape.saved_chunks()));
+    for (size_t q = 0; q + 1 < cu.size(); ++q) {
+      SsdShape one = small();
+      one.batch = 1;
+      one.len = cu[q + 1] - cu[q];
+      Call<float> alone(one);
+      take_tokens(packed, cu[q], alone);
+      copy_from(packed.h0, static_cast<int64_t>(q) * row, alone.h0);
+      alone.run({.name = name});
+      const int64_t first = cu[q] / shape.chunk + static_cast<int64_t>(q);
+      for (int64_t c = 0; c < one.saved_chunks(); ++c) {
+        for (int64_t i = 0; i < row; ++i) {
+          ASSERT_NEAR(packed.saved[(first + c) * row + i], alone.saved[c * row + i], 1e-5)
+              << name << " " << q << " " << c;
+        }
+        EXPECT_FALSE(owned[static_cast<size_t>(first + c)]);
+        owned[static_cast<size_t>(first + c)] = true;
+      }
+    }
+    for (int64_t i = 0; i < packed.saved.count(); ++i) {
+      if (owned[static_cast<size_t>(i / row)]) continue;
+      EXPECT_TRUE(measure::is_poison(packed.saved[i])) << name << " " << i;
+    }
+  }
 }
 
 }  // namespace
