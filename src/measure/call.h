@@ -27,42 +27,56 @@ enum class Role : uint8_t {
 
 /// One array of a call. `of` is the array whose gradient it is, or null.
 struct Listed {
-  const char* name;  // as in the arguments of the door
-  Role role;
-  Array* array;
+  const char* name = "";  // as in the arguments of the door
+  Role role = Role::input;
+  Array* array = nullptr;
   const Array* of = nullptr;
-  int64_t channels = 0;  // elements of one token in a dense array; 0: not by token
+  int64_t token = 0;         // elements of one token of a dense array; 0: not by token
+  int64_t row = 0;           // elements of one sequence of an array of states; 0: no states
   Dtype judged = Dtype::u8;  // the type whose roundoff is allowed
 
   bool written(Direction direction) const {
     return role == (direction == Direction::forward ? Role::output : Role::gradient);
+  }
+  Listed& by_token(int64_t elements) {
+    token = elements;
+    return *this;
+  }
+  Listed& by_row(int64_t elements) {
+    row = elements;
+    return *this;
+  }
+  Listed& judged_as(Dtype dtype) {
+    judged = dtype;
+    return *this;
   }
 };
 
 /// Collects the arrays that are there.
 class ArrayList {
  public:
-  void input(const char* name, Array& array, int64_t channels = 0) {
-    add({name, Role::input, &array, nullptr, channels, array.dtype()});
+  Listed& input(const char* name, Array& array) { return add(name, Role::input, array); }
+  Listed& output(const char* name, Array& array) { return add(name, Role::output, array); }
+  Listed& upstream(const char* name, Array& array, const Array& of) {
+    return add(name, Role::upstream, array, &of);
   }
-  void output(const char* name, Array& array, int64_t channels = 0) {
-    add({name, Role::output, &array, nullptr, channels, array.dtype()});
+  Listed& gradient(const char* name, Array& array, const Array& of) {
+    return add(name, Role::gradient, array, &of);
   }
-  void upstream(const char* name, Array& array, const Array& of, int64_t channels = 0) {
-    add({name, Role::upstream, &array, &of, channels, array.dtype()});
-  }
-  void gradient(const char* name, Array& array, const Array& of, int64_t channels = 0) {
-    add({name, Role::gradient, &array, &of, channels, array.dtype()});
-  }
-  /// The last array is judged by the roundoff of this type.
-  void judge_as(Dtype dtype) { all_.back().judged = dtype; }
   std::vector<Listed> take() { return std::move(all_); }
 
  private:
-  void add(const Listed& listed) {
-    if (listed.array->present()) all_.push_back(listed);
+  Listed& add(const char* name, Role role, Array& array, const Array* of = nullptr) {
+    Listed& to = array.present() ? all_.emplace_back() : absent_;
+    to.name = name;
+    to.role = role;
+    to.array = &array;
+    to.of = of;
+    to.judged = array.dtype();
+    return to;
   }
   std::vector<Listed> all_;
+  Listed absent_;
 };
 
 class Call {

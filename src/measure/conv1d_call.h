@@ -100,6 +100,13 @@ class Conv1dCall : public FamilyCall<Conv1dCall<T>> {
     if (given.in_place) args.in.s0 = args.sT;
     return args;
   }
+  /// The token at t of each batch row.
+  Conv1dForward<T> token(Side side, int64_t t) {
+    Conv1dForward<T> args = forward(side);
+    args.in.x.data += t * args.in.x.token_stride;
+    args.y.data += t * args.y.token_stride;
+    return args;
+  }
   Conv1dBackward<T> backward(Side side) {
     Conv1dBackward<T> args;
     args.in = inputs(side);
@@ -113,19 +120,19 @@ class Conv1dCall : public FamilyCall<Conv1dCall<T>> {
     return args;
   }
   void list(ArrayList& arrays) override {
-    arrays.input("x", x, given.shape.channels);
+    arrays.input("x", x).by_token(given.shape.channels);
     arrays.input("w", w);
     arrays.input("bias", bias);
-    arrays.input("s0", s0);
+    arrays.input("s0", s0).by_row(given.state_numbers());
     sequence.list(arrays);
-    arrays.output("y", y, given.shape.channels);
-    arrays.output("sT", sT);
-    arrays.upstream("gy", gy, y, given.shape.channels);
-    arrays.upstream("gsT", gsT, sT);
-    arrays.gradient("dx", dx, x, given.shape.channels);
+    arrays.output("y", y).by_token(given.shape.channels);
+    arrays.output("sT", sT).by_row(given.state_numbers());
+    arrays.upstream("gy", gy, y).by_token(given.shape.channels);
+    arrays.upstream("gsT", gsT, sT).by_row(given.state_numbers());
+    arrays.gradient("dx", dx, x).by_token(given.shape.channels);
     arrays.gradient("dw", dw, w);
     arrays.gradient("dbias", dbias, bias);
-    arrays.gradient("ds0", ds0, s0);
+    arrays.gradient("ds0", ds0, s0).by_row(given.state_numbers());
   }
   static Cost cost(const Given& given, Direction direction) {
     return given.shape.cost(direction, dtype_of<T>);

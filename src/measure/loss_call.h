@@ -84,8 +84,8 @@ class LossCall : public FamilyCall<LossCall<L, D>> {
     }
     arrays.input("targets", targets);
     arrays.input("gradient_scale", gradient_scale);
-    arrays.output("row_loss", row_loss);
-    arrays.judge_as(dtype_of<accumulate_t<L>>);  // a double that holds sums of the compute type
+    // A double that holds sums of the compute type.
+    arrays.output("row_loss", row_loss).judged_as(dtype_of<accumulate_t<L>>);
     arrays.output("dlogits", dlogits);
   }
   static Cost cost(const Given& given, Direction) {

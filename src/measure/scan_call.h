@@ -169,6 +169,15 @@ class ScanCall : public FamilyCall<Self> {
     if (given.in_place) args.in.h0 = args.hT;
     return args;
   }
+  /// The token at t of each batch row.
+  Forward token(Side side, int64_t t) {
+    Forward args = forward(side);
+    for (auto* view : {&Self::tokens_of(args.in), &args.in.dt, &args.in.B, &args.in.C, &args.in.z}) {
+      if (*view) view->data += t * view->token_stride;
+    }
+    args.y.data += t * args.y.token_stride;
+    return args;
+  }
   Backward backward(Side side) {
     Backward args;
     args.in = inputs(side);
@@ -189,30 +198,30 @@ class ScanCall : public FamilyCall<Self> {
   }
 
   void list(ArrayList& arrays) override {
-    arrays.input(Self::kTokens, x, sizes.tokens);
-    arrays.input("dt", dt, sizes.steps);
-    arrays.input("B", B, sizes.shared);
-    arrays.input("C", C, sizes.shared);
-    arrays.input("z", z, sizes.tokens);
+    arrays.input(Self::kTokens, x).by_token(sizes.tokens);
+    arrays.input("dt", dt).by_token(sizes.steps);
+    arrays.input("B", B).by_token(sizes.shared);
+    arrays.input("C", C).by_token(sizes.shared);
+    arrays.input("z", z).by_token(sizes.tokens);
     arrays.input("A", A);
     arrays.input("D", D);
     arrays.input("dt_bias", dt_bias);
-    arrays.input("h0", h0);
+    arrays.input("h0", h0).by_row(sizes.state);
     sequence.list(arrays);
-    arrays.output("y", y, sizes.tokens);
-    arrays.output("hT", hT);
+    arrays.output("y", y).by_token(sizes.tokens);
+    arrays.output("hT", hT).by_row(sizes.state);
     arrays.output("saved", saved);
-    arrays.upstream("gy", gy, y, sizes.tokens);
-    arrays.upstream("ghT", ghT, hT);
-    arrays.gradient(Self::kTokensGradient, dx, x, sizes.tokens);
-    arrays.gradient("ddt", ddt, dt, sizes.steps);
-    arrays.gradient("dB", dB, B, sizes.shared);
-    arrays.gradient("dC", dC, C, sizes.shared);
-    arrays.gradient("dz", dz, z, sizes.tokens);
+    arrays.upstream("gy", gy, y).by_token(sizes.tokens);
+    arrays.upstream("ghT", ghT, hT).by_row(sizes.state);
+    arrays.gradient(Self::kTokensGradient, dx, x).by_token(sizes.tokens);
+    arrays.gradient("ddt", ddt, dt).by_token(sizes.steps);
+    arrays.gradient("dB", dB, B).by_token(sizes.shared);
+    arrays.gradient("dC", dC, C).by_token(sizes.shared);
+    arrays.gradient("dz", dz, z).by_token(sizes.tokens);
     arrays.gradient("dA", dA, A);
     arrays.gradient("dD", dD, D);
     arrays.gradient("ddt_bias", ddt_bias, dt_bias);
-    arrays.gradient("dh0", dh0, h0);
+    arrays.gradient("dh0", dh0, h0).by_row(sizes.state);
   }
 
   void prepare_backward(Workspace& workspace, const Choice& choice) override {

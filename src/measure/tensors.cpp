@@ -99,8 +99,13 @@ bool Array::is_poison(int64_t i) const {
 }
 
 bool Array::same_bits(const Array& other) const {
-  return count_ == other.count_ && element_bytes_ == other.element_bytes_ &&
-         (count_ == 0 || std::memcmp(image(Side::host), other.image(Side::host), bytes()) == 0);
+  return count_ == other.count_ && other.holds(*this, 0);
+}
+
+bool Array::holds(const Array& part, int64_t first) const {
+  ADDER_CHECK(element_bytes_ == part.element_bytes_ && first >= 0 && first + part.count_ <= count_);
+  return part.count_ == 0 || std::memcmp(image(Side::host) + first * element_bytes_,
+                                         part.image(Side::host), part.bytes()) == 0;
 }
 
 double Array::value(int64_t i) const {
@@ -139,6 +144,12 @@ void Array::assign(const Array& from) {
                   static_cast<size_t>(element_bytes_));
     }
   }
+}
+
+void Array::take(const Array& from, int64_t first) {
+  ADDER_CHECK(dtype_ == from.dtype_ && first >= 0 && first + count_ <= from.count_);
+  if (count_ == 0) return;
+  std::memcpy(image(Side::host), from.image(Side::host) + first * element_bytes_, bytes());
 }
 
 void Array::zero() {

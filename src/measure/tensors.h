@@ -77,11 +77,15 @@ class Array {
   /// True while nobody wrote element i.
   bool is_poison(int64_t i) const;
   bool same_bits(const Array& other) const;
+  /// The bits of `part` are those of this array from element `first` on.
+  bool holds(const Array& part, int64_t first) const;
   double value(int64_t i) const;
   void set(int64_t i, double value);
   std::vector<double> widened() const;
   /// The values of an array of as many elements, converted; poison stays poison.
   void assign(const Array& from);
+  /// As many elements of an array of the same type as this one has, from element `first` on.
+  void take(const Array& from, int64_t first);
   /// Zero bytes, which are zeros of every type.
   void zero();
 
