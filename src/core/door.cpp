@@ -34,6 +34,12 @@ void Door::given(const char* field, bool present) const {
   if (!present) bad(field, "an array", "none");
 }
 
+void Door::matrix(const char* field, const void* data, int64_t stride, int64_t rows,
+                  int64_t width) const {
+  array(field, data, rows * width);
+  row_stride((std::string(field) + "_stride").c_str(), stride, rows, width);
+}
+
 void Door::row_stride(const char* field, int64_t stride, int64_t rows, int64_t width) const {
   if (rows > 1 && stride < width) {
     bad(field, ">= " + std::to_string(width) + " (width)", std::to_string(stride));

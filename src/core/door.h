@@ -28,6 +28,13 @@ class Door {
   void given(const char* field, const TokenView<T>& view) const {
     given(field, view.data != nullptr);
   }
+  /// `count` elements, which may be absent where there are none.
+  void array(const char* field, const void* data, int64_t count) const {
+    given(field, count == 0 || data != nullptr);
+  }
+  /// A (rows, width) array whose rows are `stride` apart; a failure names "<field>_stride".
+  void matrix(const char* field, const void* data, int64_t stride, int64_t rows,
+              int64_t width) const;
   template <class T>
   void unit_stride(const char* field, const TokenView<T>& view) const {
     if (view && view.channel_stride != 1) {

@@ -39,13 +39,11 @@ int64_t scratch_bytes(const Caps&, const Conv1dShape& shape, Direction direction
   return bytes;
 }
 
-bool empty(const Conv1dShape& shape) { return shape.batch * shape.len == 0; }
-
 template <class T>
 void check_inputs(const Conv1dShape& shape, const Conv1dInputs<T>& in) {
   shape.check();
   kDoor.sequence_arrays(shape, in);
-  kDoor.given("x", empty(shape) || in.x);
+  kDoor.array("x", in.x.data, shape.batch * shape.len);
   kDoor.given("w", in.w != nullptr);
 }
 
@@ -101,7 +99,7 @@ template <class T>
 void conv1d_forward(Context& context, const Conv1dShape& given, const Conv1dForward<T>& args,
                     const Choice& choice) {
   check_inputs(given, args.in);
-  kDoor.given("y", empty(given) || args.y);
+  kDoor.array("y", args.y.data, given.batch * given.len);
   Conv1dShape shape = given;
   shape.layout = sequence_layout(args.in, args.in.x, args.y);
   run_line(context, kDoor.family(), conv1d_lines<T>(), shape, Direction::forward, args, choice);
@@ -111,8 +109,8 @@ template <class T>
 void conv1d_backward(Context& context, const Conv1dShape& given, const Conv1dBackward<T>& args,
                      const Choice& choice) {
   check_inputs(given, args.in);
-  kDoor.given("gy", empty(given) || args.gy);
-  kDoor.given("dx", empty(given) || args.dx);
+  kDoor.array("gy", args.gy.data, given.batch * given.len);
+  kDoor.array("dx", args.dx.data, given.batch * given.len);
   Conv1dShape shape = given;
   shape.layout = sequence_layout(args.in, args.in.x, args.gy, args.dx);
   run_line(context, kDoor.family(), conv1d_lines<T>(), shape, Direction::backward, args, choice);

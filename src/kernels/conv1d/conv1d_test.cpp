@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/simd_targets.h"
+#include "core/workspace.h"
 #include "measure/evaluation.h"
 #include "measure/gradcheck.h"
 #include "measure/variant.h"
@@ -283,20 +284,6 @@ TEST(Conv1d, GradientsMatchCentralDifferences) {
   }
 }
 
-void expect_error(const Conv1dShape& shape, std::vector<int32_t> cu, const std::string& part) {
-  Conv1dForward<float> args;
-  args.in.cu_seqlens = cu.empty() ? nullptr : cu.data();
-  Arena arena(64);
-  Context context;
-  context.arena = &arena;
-  try {
-    conv1d_forward(context, shape, args);
-    FAIL() << "no error for " << shape.describe();
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-  }
-}
-
 // Views with a channel stride run on the line that takes them, and on no other by name.
 TEST(Conv1d, ChannelStridesChooseTheDirectLine) {
   Call<float> dense({.len = 40, .channels = 9}), strided(dense.shape);
@@ -308,20 +295,89 @@ TEST(Conv1d, ChannelStridesChooseTheDirectLine) {
   args.y = {out.data(), 0, 18, 2};
   measure::run_planned(1, [&](Context& context) { conv1d_forward(context, dense.shape, args); });
   for (int64_t i = 0; i < dense.y.count(); ++i) ASSERT_EQ(out[2 * i], dense.y[i]) << i;
-  Arena arena(64);
-  Context context;
-  context.arena = &arena;
-  EXPECT_THROW(conv1d_forward(context, dense.shape, args, {.name = "tiled"}), Error);
+  EXPECT_THROW(Workspace(1).run([&](Context& context) {
+    conv1d_forward(context, dense.shape, args, {.name = "tiled"});
+  }),
+               Error);
 }
 
-TEST(Conv1d, BadShapesAreErrorsThatNameTheField) {
-  expect_error({.len = -1, .channels = 4}, {}, "conv1d: len: bad shape: expected >= 0, got -1");
-  expect_error({.len = 1, .channels = 0}, {}, "channels");
-  expect_error({.len = 1, .channels = 4, .width = 0}, {}, "width");
-  expect_error({.batch = 2, .len = 1, .channels = 4, .sequences = 1}, {0, 1}, "batch");
-  expect_error({.len = 3, .channels = 4, .sequences = 2}, {0, 2, 1}, "cu_seqlens");
-  expect_error({.len = 3, .channels = 4, .sequences = 2}, {0, 2, 4}, "cu_seqlens");
-  expect_error({.len = 3, .channels = 4, .sequences = 2}, {}, "cu_seqlens");
+template <class T>
+void accumulated_gradients_are_added_once() {
+  for (const auto& target : simd_targets()) {
+    force_simd_target(target.bits);
+    // Several time tiles, whose sums come together before they are added.
+    Call<T> written({.batch = 2, .len = 301, .channels = 37, .width = 5}), added(written.shape);
+    written.run(2);
+    fill_normal(added.dw, 2, "dw");
+    fill_normal(added.dbias, 2, "dbias");
+    const auto dw = added.dw, dbias = added.dbias;
+    measure::run_planned(2, [&](Context& context) {
+      auto args = added.backward();
+      args.accumulate = true;
+      conv1d_backward(context, added.shape, args);
+    });
+    for (int64_t i = 0; i < dw.count(); ++i) {
+      ASSERT_EQ(added.dw[i], dw[i] + written.dw[i]) << target.name << " " << i;
+    }
+    for (int64_t i = 0; i < dbias.count(); ++i) {
+      ASSERT_EQ(added.dbias[i], dbias[i] + written.dbias[i]) << target.name << " " << i;
+    }
+    EXPECT_TRUE(same_bits(added.dx, written.dx) && same_bits(added.ds0, written.ds0));
+  }
+  force_simd_target(0);
+}
+
+TEST(Conv1d, AccumulatedGradientsAreAddedOnce) {
+  accumulated_gradients_are_added_once<float>();
+  accumulated_gradients_are_added_once<Bf16>();
+  accumulated_gradients_are_added_once<double>();
+}
+
+template <class Run>
+std::string error_of(const Run& run) {
+  try {
+    Workspace(1).run(run);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Conv1d, TheDoorNamesTheField) {
+  const auto shaped = [](const Conv1dShape& shape) {
+    return error_of(
+        [&](Context& context) { conv1d_forward(context, shape, Conv1dForward<float>{}); });
+  };
+  EXPECT_EQ(shaped({.len = -1, .channels = 4}), "conv1d: len: bad shape: expected >= 0, got -1");
+  EXPECT_EQ(shaped({.len = 1, .channels = 0}), "conv1d: channels: bad shape: expected >= 1, got 0");
+  EXPECT_EQ(shaped({.len = 1, .channels = 4, .width = 0}),
+            "conv1d: width: bad shape: expected >= 1, got 0");
+  EXPECT_EQ(shaped({.batch = 2, .len = 1, .channels = 4, .sequences = 1}),
+            "conv1d: batch: bad shape: expected 1 (packed), got 2");
+  EXPECT_EQ(shaped({.len = 3, .channels = 4, .sequences = 2}),
+            "conv1d: cu_seqlens: bad shape: expected an array, got none");
+}
+
+TEST(Conv1d, TheDoorAsksForEveryArrayThatIsNeeded) {
+  Call<float> call({.len = 3, .channels = 4});
+  const auto without = [&](const auto& take) {
+    return error_of([&](Context& context) {
+      auto forward = call.forward();
+      auto backward = call.backward();
+      take(forward, backward);
+      conv1d_forward(context, call.shape, forward);
+      conv1d_backward(context, call.shape, backward);
+    });
+  };
+  const auto none = [](const std::string& field) {
+    return "conv1d: " + field + ": bad shape: expected an array, got none";
+  };
+  EXPECT_EQ(without([](auto& f, auto&) { f.in.x = {}; }), none("x"));
+  EXPECT_EQ(without([](auto& f, auto&) { f.in.w = nullptr; }), none("w"));
+  EXPECT_EQ(without([](auto& f, auto&) { f.y = {}; }), none("y"));
+  EXPECT_EQ(without([](auto&, auto& b) { b.gy = {}; }), none("gy"));
+  EXPECT_EQ(without([](auto&, auto& b) { b.dx = {}; }), none("dx"));
+  EXPECT_EQ(without([](auto&, auto&) {}), "no error");
 }
 
 }  // namespace

@@ -67,10 +67,9 @@ template <class T, class P>
 void embed_forward(Context& context, const EmbedShape& shape, const EmbedForward<T, P>& args,
                    const Choice& choice) {
   shape.check();
-  const bool empty = shape.rows == 0;
-  kDoor.given("ids", empty || args.ids != nullptr);
-  kDoor.given("table", empty || args.table != nullptr);
-  kDoor.given("out", empty || args.out != nullptr);
+  kDoor.array("ids", args.ids, shape.rows);
+  kDoor.array("table", args.table, shape.rows);
+  kDoor.array("out", args.out, shape.rows);
   run_line(context, kDoor.family(), embed_lines<T, P>(), shape, Direction::forward, args, choice);
 }
 
@@ -78,8 +77,8 @@ template <class T, class P>
 void embed_backward(Context& context, const EmbedShape& shape, const EmbedBackward<T>& args,
                     const Choice& choice) {
   shape.check();
-  kDoor.given("ids", shape.rows == 0 || args.ids != nullptr);
-  kDoor.given("g", shape.rows == 0 || args.g != nullptr);
+  kDoor.array("ids", args.ids, shape.rows);
+  kDoor.array("g", args.g, shape.rows);
   kDoor.given("dtable", args.dtable != nullptr);
   run_line(context, kDoor.family(), embed_lines<T, P>(), shape, Direction::backward, args, choice);
 }

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/simd_targets.h"
+#include "core/workspace.h"
 #include "measure/evaluation.h"
 #include "measure/gradcheck.h"
 #include "measure/variant.h"
@@ -51,12 +52,11 @@ struct Call {
     }
     fill_normal(table, 1, "table");
     fill_normal(g, 1, "g");
-    for (int64_t i = 0; i < dtable.count(); ++i) dtable[i] = 0;
   }
-  void run(int threads = 1) {
+  void run(int threads = 1, bool accumulate = false) {
     measure::run_planned(threads, [&](Context& context) {
       embed_forward<Acc, Acc>(context, shape, {ids.data(), table.data(), out.data()});
-      embed_backward<Acc, Acc>(context, shape, {ids.data(), g.data(), dtable.data()});
+      embed_backward<Acc, Acc>(context, shape, {ids.data(), g.data(), dtable.data(), accumulate});
     });
   }
 };
@@ -67,15 +67,22 @@ TEST(Embed, SumsInRowOrderForAnyThreadCount) {
     Call<float> two(one.shape, used);
     one.run(1);
     two.run(2);
+    Call<float> added(one.shape, used);
+    fill_normal(added.dtable, 2, "dtable");
+    std::vector<float> onto(added.dtable.data(), added.dtable.data() + added.dtable.count());
+    added.run(2, true);
     const auto bytes = static_cast<size_t>(one.dtable.count()) * sizeof(float);
     EXPECT_EQ(std::memcmp(one.dtable.data(), two.dtable.data(), bytes), 0);
     std::vector<float> plain(static_cast<size_t>(one.dtable.count()), 0.0f);
     for (int64_t row = 0; row < 1500; ++row) {
       for (int64_t c = 0; c < 300; ++c) {
-        plain[static_cast<size_t>(one.ids[row] * 300 + c)] += one.g[row * 300 + c];
+        const auto at = static_cast<size_t>(one.ids[row] * 300 + c);
+        plain[at] += one.g[row * 300 + c];
+        onto[at] += one.g[row * 300 + c];
       }
     }
     EXPECT_EQ(std::memcmp(one.dtable.data(), plain.data(), bytes), 0);
+    EXPECT_EQ(std::memcmp(added.dtable.data(), onto.data(), bytes), 0);
   }
 }
 
@@ -110,34 +117,57 @@ TEST(Embed, GradientsMatchCentralDifferences) {
   EXPECT_TRUE(report.passed()) << report.worst << " " << report.worst_at;
 }
 
-TEST(Embed, NoRowsTouchNothing) {
+TEST(Embed, NoRowsWriteZerosOrAddNothing) {
   Call<float> call({.rows = 0, .vocab = 3, .width = 4}, 3);
   call.run(2);
   EXPECT_TRUE(call.out.intact());
   for (int64_t i = 0; i < call.dtable.count(); ++i) EXPECT_EQ(call.dtable[i], 0);
+  call.dtable[5] = 1.5f;
+  call.run(2, true);
+  for (int64_t i = 0; i < call.dtable.count(); ++i) EXPECT_EQ(call.dtable[i], i == 5 ? 1.5f : 0);
 }
 
-void expect_error(const EmbedShape& shape, const int32_t* ids, const std::string& part) {
-  Arena arena(64);
-  Context context;
-  context.arena = &arena;
+template <class Run>
+std::string error_of(const Run& run) {
   try {
-    embed_forward<float, float>(context, shape, {ids, nullptr, nullptr});
-    FAIL() << "no error, expected one about " << part;
+    Workspace(1).run(run);
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    return error.what();
   }
+  return "no error";
 }
 
-TEST(Embed, BadShapesAndIdsAreErrors) {
-  const int32_t ids[] = {0, 3, -1, 4};
-  expect_error({.rows = -1, .vocab = 4, .width = 2}, ids, "rows");
-  expect_error({.rows = 2, .vocab = 0, .width = 2}, ids, "vocab");
-  expect_error({.rows = 2, .vocab = 4, .width = 0}, ids, "width");
-  expect_error({.rows = 2, .vocab = 4, .width = 2}, nullptr, "ids");
-  expect_error({.rows = 4, .vocab = 4, .width = 2}, ids,
-               "embed: row 2: bad token id: expected 0 <= id < vocab 4, got -1");
-  expect_error({.rows = 2, .vocab = 3, .width = 2}, ids, "row 1");
+TEST(Embed, TheDoorNamesTheField) {
+  Call<float> call({.rows = 2, .vocab = 4, .width = 2}, 4);
+  const EmbedForward<float, float> forward = {call.ids.data(), call.table.data(), call.out.data()};
+  const EmbedBackward<float> backward = {call.ids.data(), call.g.data(), call.dtable.data()};
+  const auto shaped = [&](const EmbedShape& shape) {
+    return error_of([&](Context& context) { embed_forward(context, shape, forward); });
+  };
+  EXPECT_EQ(shaped({.rows = -1, .vocab = 4, .width = 2}),
+            "embed: rows: bad shape: expected >= 0, got -1");
+  EXPECT_EQ(shaped({.rows = 2, .vocab = 0, .width = 2}),
+            "embed: vocab: bad shape: expected >= 1, got 0");
+  EXPECT_EQ(shaped({.rows = 2, .vocab = 4, .width = 0}),
+            "embed: width: bad shape: expected >= 1, got 0");
+  const auto without = [&](const auto& take) {
+    return error_of([&](Context& context) {
+      auto f = forward;
+      auto b = backward;
+      take(f, b);
+      embed_forward(context, call.shape, f);
+      embed_backward<float, float>(context, call.shape, b);
+    });
+  };
+  const auto none = [](const std::string& field) {
+    return "embed: " + field + ": bad shape: expected an array, got none";
+  };
+  EXPECT_EQ(without([](auto& f, auto&) { f.ids = nullptr; }), none("ids"));
+  EXPECT_EQ(without([](auto& f, auto&) { f.table = nullptr; }), none("table"));
+  EXPECT_EQ(without([](auto& f, auto&) { f.out = nullptr; }), none("out"));
+  EXPECT_EQ(without([](auto&, auto& b) { b.g = nullptr; }), none("g"));
+  EXPECT_EQ(without([](auto&, auto& b) { b.dtable = nullptr; }), none("dtable"));
+  EXPECT_EQ(without([](auto&, auto&) {}), "no error");
 }
 
 }  // namespace

@@ -115,11 +115,10 @@ void check_args(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args) {
   kDoor.row_stride("lda", args.lda, a_turned ? shape.k : shape.m, a_turned ? shape.m : shape.k);
   kDoor.row_stride("ldb", args.ldb, b_turned ? shape.n : shape.k, b_turned ? shape.k : shape.n);
   kDoor.row_stride("ldc", args.ldc, shape.m, shape.n);
-  const bool empty = shape.m == 0 || shape.n == 0;
-  kDoor.given("a", empty || shape.k == 0 || args.a != nullptr);
-  kDoor.given("b", empty || shape.k == 0 || args.b != nullptr);
-  kDoor.given("c", empty || args.c != nullptr);
-  kDoor.given("bias", empty || !shape.bias || args.bias != nullptr);
+  kDoor.array("a", args.a, shape.m * shape.n * shape.k);
+  kDoor.array("b", args.b, shape.m * shape.n * shape.k);
+  kDoor.array("c", args.c, shape.m * shape.n);
+  if (shape.bias) kDoor.array("bias", args.bias, shape.m * shape.n);
 }
 
 template <class T>

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/simd_targets.h"
+#include "core/workspace.h"
 #include "measure/evaluation.h"
 #include "measure/sanitized.h"
 #include "measure/tensors.h"
@@ -106,7 +107,7 @@ void expect_same_bits_for_any_thread_count() {
   for (const GemmShape& shape : wide_shapes()) {
     Product<TA, TB, TC> product(shape, 3);
     for (const auto& line : gemm_lines<TA, TB, TC>()) {
-      if (!line.accepts(context.caps(), shape)) continue;
+      if (!line.accepts(context.caps, shape)) continue;
       // The long products are for oneDNN, whose own blocking might look at the threads.
       if (std::max(shape.m, shape.k) == 2048 && line.info.name != std::string("onednn")) continue;
       const auto one = product.run(line.info.name, 1);
@@ -118,23 +119,25 @@ void expect_same_bits_for_any_thread_count() {
   }
 }
 
-// Otherwise the number of threads would change the bits by way of the table.
-TEST(Gemm, ChoiceOfLineDoesNotDependOnThreads) {
-  for (const int64_t m : {1, 3, 7, 16, 24, 64, 2048}) {
-    for (const int64_t n : {1, 16, 48, 256, 3072}) {
-      for (const int64_t k : {1, 16, 48, 768}) {
-        const GemmShape shape = shape_of(m, n, k, false, true);
-        Context one, many;
-        many.threads = 64;
-        const auto pick = [&]<class TA>(const Context& context) {
-          return &pick_line("gemm", gemm_lines<TA, Bf16, float>(), context.caps(), shape,
-                            Direction::forward);
-        };
-        EXPECT_EQ(pick.operator()<float>(one), pick.operator()<float>(many)) << shape.describe();
-        EXPECT_EQ(pick.operator()<Bf16>(one), pick.operator()<Bf16>(many)) << shape.describe();
-      }
-    }
-  }
+// By caps and shape alone: here an AVX-512 machine without matrix units.
+TEST(Gemm, TheTableChoosesByShape) {
+  Caps caps;
+  caps.vector_bytes = 64;
+  const auto chosen = [&]<class TA, class TB, class TC>(const GemmShape& shape) {
+    return std::string(
+        pick_line("gemm", gemm_lines<TA, TB, TC>(), caps, shape, Direction::forward).info.name);
+  };
+  const auto f32 = [&](const GemmShape& shape) {
+    return chosen.operator()<float, float, float>(shape);
+  };
+  EXPECT_EQ(f32(shape_of(1, 768, 768, false, true)), "row_dots");
+  EXPECT_EQ(f32(shape_of(2048, 1024, 256, false, true)), "onednn");
+  EXPECT_EQ(f32(shape_of(8, 256, 256, false, false)), "blocked");
+  EXPECT_EQ(f32(shape_of(1024, 256, 2048, true, false)), "onednn");
+  EXPECT_EQ((chosen.operator()<double, double, double>(shape_of(64, 64, 64, true, false))),
+            "blocked");
+  EXPECT_EQ((chosen.operator()<float, Bf16, float>(shape_of(1, 768, 768, false, true))),
+            "row_dots");
 }
 
 TEST(Gemm, SameBitsForAnyThreadCountF32) {
@@ -160,12 +163,12 @@ void expect_rows_do_not_depend_on_their_number() {
         const GemmShape shape = shape_of(517, n, k, false, transpose_b);
         Product<TA, TB, TC> product(shape, 5);
         for (const auto& line : gemm_lines<TA, TB, TC>()) {
-          if (line.info.exact_class == 0 || !line.accepts(context.caps(), shape)) continue;
+          if (line.info.exact_class == 0 || !line.accepts(context.caps, shape)) continue;
           const auto all = product.run(line.info.name, 2);
           for (const int64_t rows : {1, 2, 5, 8, 16, 17, 31, 64, 129, 300}) {
             GemmShape part = shape;
             part.m = rows;
-            if (!line.accepts(context.caps(), part)) continue;
+            if (!line.accepts(context.caps, part)) continue;
             if (measure::kSanitized && rows > 64) continue;
             for (const int64_t first : {int64_t{0}, int64_t{100}, 517 - rows}) {
               if (measure::kSanitized && first == 100) continue;
@@ -203,50 +206,54 @@ TEST(Gemm, ComparisonSeesAPlantedDefect) {
   EXPECT_FALSE(comparison.passed());
 }
 
-template <class Call>
-std::string error_of(const Call& call) {
+template <class Run>
+std::string error_of(const Run& run) {
   try {
-    call();
+    Workspace(1).run(run);
   } catch (const Error& error) {
     return error.what();
   }
-  return "";
+  return "no error";
 }
 
-TEST(Gemm, DoorNamesFieldExpectedAndGot) {
-  Arena arena(1 << 20);
-  Context context;
-  context.arena = &arena;
+TEST(Gemm, TheDoorNamesTheField) {
   std::vector<float> data(64);
   GemmArgs<float, float, float> args{data.data(), 4, data.data(), 4, data.data(), 4, nullptr};
   const auto call = [&](const GemmShape& shape) {
-    return error_of([&] { gemm(context, shape, args); });
+    return error_of([&](Context& context) { gemm(context, shape, args); });
   };
-  EXPECT_EQ(call(shape_of(-1, 4, 4, false, true)),
-            "gemm m: negative extent: expected >= 0, got -1");
+  EXPECT_EQ(call(shape_of(-1, 4, 4, false, true)), "gemm: m: bad shape: expected >= 0, got -1");
   EXPECT_EQ(call(shape_of(4, 4, 5, false, false)),
-            "gemm lda: row stride below the row: expected >= 5, got 4");
+            "gemm: lda: bad shape: expected >= 5 (width), got 4");
   EXPECT_EQ(call(shape_of(4, 5, 4, false, true)),
-            "gemm ldc: row stride below the row: expected >= 5, got 4");
-  GemmShape biased = shape_of(4, 4, 4, false, true);
+            "gemm: ldc: bad shape: expected >= 5 (width), got 4");
+  const GemmShape plain = shape_of(4, 4, 4, false, true);
+  GemmShape biased = plain;
   biased.bias = true;
-  EXPECT_EQ(call(biased), "gemm bias: argument absent: expected a pointer, got null");
-  EXPECT_EQ(call(shape_of(4, 4, 4, false, true)), "");
-  EXPECT_NE(
-      error_of([&] { gemm(context, shape_of(4, 4, 4, false, false), args, {"row_dots", 0}); }), "");
+  EXPECT_EQ(call(biased), "gemm: bias: bad shape: expected an array, got none");
+  EXPECT_EQ(call(plain), "no error");
+  args.b = nullptr;  // also while memory is only planned
+  EXPECT_THROW(Workspace(1).plan([&](Context& context) { gemm(context, plain, args); }), Error);
+  EXPECT_EQ(call(shape_of(4, 4, 0, false, true)), "no error");
+  EXPECT_NE(error_of([&](Context& context) {
+              gemm(context, shape_of(4, 4, 4, false, false), args, {"row_dots", 0});
+            }),
+            "no error");
 }
 
-TEST(Gemm, MeasuringArenaTakesNullPointers) {
-  Arena arena;
-  Context context;
-  context.arena = &arena;
-  GemmShape shape = shape_of(64, 300, 40, false, true);
-  GemmArgs<float, Bf16, float> args;
-  args.lda = 40;
-  args.ldb = 40;
-  args.ldc = 300;
-  gemm(context, shape, args, {"onednn", 0});
-  EXPECT_GE(arena.peak_bytes(), 300 * 40 * 4);
+TEST(Gemm, PlansTheScratchOfTheLine) {
+  const GemmShape shape = shape_of(64, 300, 40, false, true);
+  const int64_t bytes = Workspace(1).plan([&](Context& context) {
+    GemmArgs<float, Bf16, float> args;
+    args.a = context.arena->take<float>(64 * 40);
+    args.lda = 40;
+    args.b = context.arena->take<Bf16>(300 * 40);
+    args.ldb = 40;
+    args.c = context.arena->take<float>(64 * 300);
+    args.ldc = 300;
+    gemm(context, shape, args, {"onednn", 0});
+  });
+  EXPECT_EQ(bytes, 64 * 40 * 4 + 300 * 40 * 2 + 64 * 300 * 4 + 300 * 40 * 4);
 }
 
 }  // namespace

@@ -61,10 +61,9 @@ template <class L, class D>
 void softmax_cross_entropy(Context& context, const LossShape& shape, const LossForward<L, D>& args,
                            const Choice& choice) {
   shape.check();
-  const bool empty = shape.rows == 0;
-  kDoor.given("logits", empty || args.logits != nullptr);
-  kDoor.given("targets", empty || args.targets != nullptr);
-  kDoor.given("row_loss", empty || args.row_loss != nullptr);
+  kDoor.array("logits", args.logits, shape.rows);
+  kDoor.array("targets", args.targets, shape.rows);
+  kDoor.array("row_loss", args.row_loss, shape.rows);
   kDoor.row_stride("logit_stride", args.logit_stride, shape.rows, shape.columns);
   if (args.dlogits != nullptr) {
     kDoor.row_stride("dlogit_stride", args.dlogit_stride, shape.rows, shape.columns);
@@ -95,7 +94,7 @@ std::span<const LossSumLine> loss_sum_lines() {
 void sum_losses(Context& context, const LossSumShape& shape, const LossSumArgs& args,
                 const Choice& choice) {
   shape.check();
-  kDoor.given("row_loss", shape.rows == 0 || args.row_loss != nullptr);
+  kDoor.array("row_loss", args.row_loss, shape.rows);
   kDoor.given("sum", args.sum != nullptr);
   run_line(context, kDoor.family(), loss_sum_lines(), shape, Direction::forward, args, choice);
 }

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "core/simd_targets.h"
+#include "core/workspace.h"
 #include "measure/tensors.h"
 #include "measure/variant.h"
 
@@ -35,12 +36,12 @@ TEST_F(LossOnEveryTarget, LinesAgreeWithReference) {
   }
 }
 
-template <class T>
+template <class L, class D = L>
 struct Rows {
   LossShape shape;
-  Guarded<T> logits;
+  Guarded<L> logits;
   std::vector<int32_t> targets;
-  Guarded<T> gradient;
+  Guarded<D> gradient;
   Guarded<double> losses;
 
   explicit Rows(const LossShape& given)
@@ -54,8 +55,8 @@ struct Rows {
       targets[static_cast<size_t>(r)] = static_cast<int32_t>((r * 7 + 1) % given.vocab);
     }
   }
-  void run(int threads = 1, double scale = 1) {
-    LossForward<T> args;
+  void run(int threads = 1, const double* scale = nullptr) {
+    LossForward<L, D> args;
     args.logits = logits.data();
     args.logit_stride = shape.columns;
     args.targets = targets.data();
@@ -63,11 +64,7 @@ struct Rows {
     args.dlogits = gradient.data();
     args.dlogit_stride = shape.columns;
     args.gradient_scale = scale;
-    Arena arena(1 << 16);
-    Context context;
-    context.threads = threads;
-    context.arena = &arena;
-    softmax_cross_entropy(context, shape, args);
+    Workspace(threads).run([&](Context& context) { softmax_cross_entropy(context, shape, args); });
   }
   double total() {
     run();
@@ -178,40 +175,122 @@ TEST(Loss, AddingAConstantChangesNothing) {
 // A gradient scaled by 1.001 must turn the comparison red.
 TEST(Loss, ComparisonSeesAPlantedDefect) {
   Rows<float> rows(shape_of(4, 64, 64));
-  rows.run(1, 1.0);
+  rows.run();
   measure::OutputCheck output{"dlogits", Dtype::f32, {}, rows.gradient.widened(), {}, {}};
-  rows.run(1, 1.001);
+  const double wrong = 1.001;
+  rows.run(1, &wrong);
   output.got = rows.gradient.widened();
   measure::Comparison comparison;
   comparison.add(output);
   EXPECT_FALSE(comparison.passed());
 }
 
-template <class Call>
-std::string error_of(const Call& call) {
+// The gradient in bf16 is the one in f32, converted.
+TEST_F(LossOnEveryTarget, NarrowGradientIsTheWideOneRoundedOnce) {
+  LossShape shape = shape_of(13, 211, 224);
+  shape.label_smoothing = 0.1;
+  shape.z_loss = 1e-3;
+  const double scale = 1.0 / 7;
+  for (const auto& target : simd_targets()) {
+    SCOPED_TRACE(target.name);
+    force_simd_target(target.bits);
+    Rows<float> wide(shape);
+    Rows<float, Bf16> narrow(shape);
+    wide.targets[3] = narrow.targets[3] = kIgnoreIndex;
+    wide.logits[5 * 224 + 9] = narrow.logits[5 * 224 + 9] = std::nanf("");
+    wide.run(2, &scale);
+    narrow.run(2, &scale);
+    for (int64_t r = 0; r < shape.rows; ++r) {
+      if (r == 5) continue;
+      EXPECT_EQ(wide.losses[r], narrow.losses[r]) << r;
+    }
+    for (int64_t i = 0; i < wide.gradient.count(); ++i) {
+      const float value = wide.gradient[i];
+      const uint16_t expected = std::isnan(value) ? uint16_t{0x7FC0} : bf16_bits_from_float(value);
+      ASSERT_EQ(narrow.gradient[i].bits, expected) << i;
+    }
+    EXPECT_TRUE(std::isnan(static_cast<float>(narrow.gradient[5 * 224])));
+  }
+}
+
+// A half and a quarter of a gradient are exact.
+TEST(Loss, GradientScaleIsReadFromMemory) {
+  Rows<float> whole(shape_of(4, 64, 64)), half(shape_of(4, 64, 64));
+  double scale = 0.5;
+  whole.run();
+  half.run(1, &scale);
+  for (int64_t i = 0; i < whole.gradient.count(); ++i) {
+    EXPECT_EQ(half.gradient[i], 0.5f * whole.gradient[i]);
+  }
+  scale = 0.25;
+  half.run(1, &scale);
+  for (int64_t i = 0; i < whole.gradient.count(); ++i) {
+    EXPECT_EQ(half.gradient[i], 0.25f * whole.gradient[i]);
+  }
+}
+
+double sum_of(const std::vector<double>& losses, double before, bool accumulate, int threads) {
+  double sum = before;
+  Workspace(threads).run([&](Context& context) {
+    sum_losses(context, {static_cast<int64_t>(losses.size())}, {losses.data(), &sum, accumulate});
+  });
+  return sum;
+}
+
+// 1e16 + 1 is 1e16: only one order gives these sums.
+TEST(Loss, SumGoesRowByRow) {
+  EXPECT_EQ(sum_of({1, 1, 1e16, -1e16}, NAN, false, 1), 2);
+  EXPECT_EQ(sum_of({1e16, 1, 1, -1e16}, NAN, false, 2), 0);
+  EXPECT_EQ(sum_of({1, 1, -1e16}, 1e16, true, 2), 0);
+  EXPECT_EQ(sum_of({-1e16, 1, 1}, 1e16, true, 1), 2);
+  EXPECT_EQ(sum_of({}, NAN, false, 1), 0);
+  EXPECT_EQ(sum_of({}, 5, true, 1), 5);
+  EXPECT_TRUE(std::isnan(sum_of({1, NAN, 2}, 0, false, 1)));
+}
+
+template <class Run>
+std::string error_of(const Run& run) {
   try {
-    call();
+    run();
   } catch (const Error& error) {
     return error.what();
   }
-  return "";
+  return "no error";
 }
 
-TEST(Loss, DoorNamesFieldExpectedAndGot) {
+TEST(Loss, TheDoorsNameTheField) {
   Rows<float> rows(shape_of(3, 10, 12));
-  rows.targets[2] = 10;
-  EXPECT_EQ(error_of([&] { rows.run(); }),
-            "loss targets[2]: target out of range: expected an id below the vocabulary of 10, or "
-            "-100, got 10");
-  rows.targets[2] = -1;
-  EXPECT_NE(error_of([&] { rows.run(); }), "");
-  rows.targets[2] = 0;
+  const auto run = [&] { return error_of([&] { rows.run(); }); };
+  EXPECT_EQ(run(), "no error");
   rows.shape.columns = 9;
-  EXPECT_EQ(error_of([&] { rows.run(); }), "loss columns: wrong extent: expected >= 10, got 9");
+  EXPECT_EQ(run(), "loss: columns: bad shape: expected >= 10, got 9");
   rows.shape.columns = 12;
   rows.shape.label_smoothing = 1;
-  EXPECT_EQ(error_of([&] { rows.run(); }),
-            "loss label_smoothing: option out of range: expected in [0, 1), got 1");
+  EXPECT_EQ(run(), "loss: label_smoothing: bad shape: expected < 1, got 1");
+  rows.shape.label_smoothing = 0;
+  rows.shape.z_loss = -1;
+  EXPECT_EQ(run().substr(0, 23), "loss: z_loss: bad shape");
+  rows.shape.z_loss = 0;
+  LossForward<float, float> args;
+  args.logits = rows.logits.data();
+  args.logit_stride = 11;
+  args.targets = rows.targets.data();
+  args.row_loss = rows.losses.data();
+  const auto door = [&] {
+    return error_of(
+        [&] { Workspace(1).run([&](Context& c) { softmax_cross_entropy(c, rows.shape, args); }); });
+  };
+  EXPECT_EQ(door(), "loss: logit_stride: bad shape: expected >= 12 (width), got 11");
+  args.logit_stride = 12;
+  EXPECT_EQ(door(), "no error");
+  args.dlogits = rows.gradient.data();
+  EXPECT_EQ(door(), "loss: dlogit_stride: bad shape: expected >= 12 (width), got 0");
+  args.targets = nullptr;
+  EXPECT_EQ(door(), "loss: targets: bad shape: expected an array, got none");
+  EXPECT_EQ(error_of([&] {
+              Workspace(1).run([&](Context& c) { sum_losses(c, {1}, {rows.losses.data()}); });
+            }),
+            "loss: sum: bad shape: expected an array, got none");
 }
 
 }  // namespace

@@ -45,11 +45,9 @@ int64_t gated_scratch(const Caps&, const GatedNormShape& shape, Direction direct
          rows_bytes<T>(cut, NormScratch::kGatedBackwardSums);
 }
 
-// The matrix (rows, width) of a call and its row stride.
 void check_matrix(const char* field, const void* data, int64_t stride,
                   const GatedNormShape& shape) {
-  kGatedDoor.given(field, shape.rows == 0 || data != nullptr);
-  kGatedDoor.row_stride(field, stride, shape.rows, shape.width);
+  kGatedDoor.matrix(field, data, stride, shape.rows, shape.width);
 }
 
 double product(int64_t a, int64_t b) { return static_cast<double>(a) * static_cast<double>(b); }
@@ -119,10 +117,9 @@ template <class T, class R>
 void norm_forward(Context& context, const NormShape& shape, const NormForward<T, R>& args,
                   const Choice& choice) {
   shape.check();
-  const bool empty = shape.rows == 0;
-  kDoor.given("x and residual_in", empty || args.x != nullptr || args.residual_in != nullptr);
+  if (args.x == nullptr) kDoor.array("x and residual_in", args.residual_in, shape.rows);
   if (args.x != nullptr) kDoor.row_stride("x_stride", args.x_stride, shape.rows, shape.width);
-  kDoor.given("y", empty || args.y != nullptr);
+  kDoor.array("y", args.y, shape.rows);
   run_line(context, kDoor.family(), norm_lines<T, R>(), shape, Direction::forward, args, choice);
 }
 
@@ -130,12 +127,11 @@ template <class T, class R>
 void norm_backward(Context& context, const NormShape& shape, const NormBackward<T, R>& args,
                    const Choice& choice) {
   shape.check();
-  const bool empty = shape.rows == 0;
-  kDoor.given("r", empty || args.r != nullptr);
-  kDoor.given("rstd", empty || args.rstd != nullptr);
-  kDoor.given("mean", empty || shape.kind == NormKind::rms || args.mean != nullptr);
-  kDoor.given("gy", empty || args.gy != nullptr);
-  kDoor.given("dr", empty || args.dr != nullptr);
+  kDoor.array("r", args.r, shape.rows);
+  kDoor.array("rstd", args.rstd, shape.rows);
+  if (shape.kind == NormKind::layer) kDoor.array("mean", args.mean, shape.rows);
+  kDoor.array("gy", args.gy, shape.rows);
+  kDoor.array("dr", args.dr, shape.rows);
   run_line(context, kDoor.family(), norm_lines<T, R>(), shape, Direction::backward, args, choice);
 }
 
@@ -157,7 +153,7 @@ void gated_norm_forward(Context& context, const GatedNormShape& shape,
   check_matrix("y", args.y, args.y_stride, shape);
   check_matrix("z", args.z, args.z_stride, shape);
   check_matrix("out", args.out, args.out_stride, shape);
-  kGatedDoor.given("w", shape.rows == 0 || args.w != nullptr);
+  kGatedDoor.array("w", args.w, shape.rows);
   run_line(context, kGatedDoor.family(), gated_norm_lines<T>(), shape, Direction::forward, args,
            choice);
 }
@@ -171,8 +167,8 @@ void gated_norm_backward(Context& context, const GatedNormShape& shape,
   check_matrix("gout", args.gout, args.gout_stride, shape);
   check_matrix("dy", args.dy, args.dy_stride, shape);
   check_matrix("dz", args.dz, args.dz_stride, shape);
-  kGatedDoor.given("rstd", shape.rows == 0 || args.rstd != nullptr);
-  kGatedDoor.given("w", shape.rows == 0 || args.w != nullptr);
+  kGatedDoor.array("rstd", args.rstd, shape.rows);
+  kGatedDoor.array("w", args.w, shape.rows);
   run_line(context, kGatedDoor.family(), gated_norm_lines<T>(), shape, Direction::backward, args,
            choice);
 }

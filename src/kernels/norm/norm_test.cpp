@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/simd_targets.h"
+#include "core/workspace.h"
 #include "measure/evaluation.h"
 #include "measure/gradcheck.h"
 #include "measure/variant.h"
@@ -249,34 +250,118 @@ TEST(GatedNorm, GroupsEqualSeparateRows) {
   EXPECT_TRUE(same_bits(grouped.dz, separate.dz));
 }
 
-template <class Call>
-void expect_error(const Call& call, const std::string& part) {
-  Arena arena(1 << 16);
-  Context context;
-  context.arena = &arena;
-  try {
-    call(context);
-    FAIL() << "no error, expected one about " << part;
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-  }
+template <class Acc>
+void expect_added(const Guarded<Acc>& got, const Guarded<Acc>& before,
+                  const Guarded<Acc>& written) {
+  for (int64_t i = 0; i < got.count(); ++i) ASSERT_EQ(got[i], before[i] + written[i]) << i;
 }
 
-TEST(Norm, BadShapesAreErrorsThatNameTheField) {
-  const auto norm = [](NormShape shape, NormForward<float, float> args = {}) {
-    return [=](Context& context) { norm_forward(context, shape, args); };
+template <class T, class R>
+void accumulated_gradients_are_added_once() {
+  for (const auto& target : simd_targets()) {
+    SCOPED_TRACE(target.name);
+    force_simd_target(target.bits);
+    // Many blocks of rows, whose sums come together before they are added.
+    NormCall<T, R> written({.rows = 700, .width = 131, .kind = NormKind::layer});
+    written.run(2);
+    NormCall<T, R> added = written;
+    fill_normal(added.dw, 2, "dw");
+    fill_normal(added.db, 2, "db");
+    const auto dw = added.dw, db = added.db;
+    GatedCall<T> gated({.rows = 700, .width = 132, .group = 33});
+    gated.run(2);
+    GatedCall<T> gated_added = gated;
+    fill_normal(gated_added.dw, 2, "dw");
+    const auto gated_dw = gated_added.dw;
+    measure::run_planned(2, [&](Context& context) {
+      auto args = added.backward();
+      args.accumulate = true;
+      norm_backward(context, added.shape, args);
+      auto gated_args = gated_added.backward();
+      gated_args.accumulate = true;
+      gated_norm_backward(context, gated.shape, gated_args);
+    });
+    expect_added(added.dw, dw, written.dw);
+    expect_added(added.db, db, written.db);
+    expect_added(gated_added.dw, gated_dw, gated.dw);
+    EXPECT_TRUE(same_bits(added.dr, written.dr) && same_bits(gated_added.dy, gated.dy));
+  }
+  force_simd_target(0);
+}
+
+TEST(Norm, AccumulatedGradientsAreAddedOnce) {
+  accumulated_gradients_are_added_once<float, float>();
+  accumulated_gradients_are_added_once<Bf16, float>();
+  accumulated_gradients_are_added_once<double, double>();
+}
+
+template <class Run>
+std::string error_of(const Run& run) {
+  try {
+    Workspace(1).run(run);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+std::string absent(const std::string& field) {
+  return field + ": bad shape: expected an array, got none";
+}
+
+TEST(Norm, TheDoorNamesTheField) {
+  const auto shaped = [](NormShape shape) {
+    return error_of(
+        [&](Context& context) { norm_forward(context, shape, NormForward<float, float>{}); });
   };
-  const auto gated = [](GatedNormShape shape) {
-    return [=](Context& context) { gated_norm_forward(context, shape, GatedNormForward<float>{}); };
+  EXPECT_EQ(shaped({.rows = -1, .width = 4}), "norm: rows: bad shape: expected >= 0, got -1");
+  EXPECT_EQ(shaped({.rows = 1, .width = 0}), "norm: width: bad shape: expected >= 1, got 0");
+  EXPECT_EQ(shaped({.rows = 1, .width = 4, .eps = -1}).substr(0, 20), "norm: eps: bad shape");
+  EXPECT_EQ(shaped({.rows = 1, .width = 4}), absent("norm: x and residual_in"));
+  NormCall<float, float> call({.rows = 2, .width = 4, .kind = NormKind::layer});
+  const auto without = [&](const auto& take) {
+    return error_of([&](Context& context) {
+      auto forward = call.forward();
+      auto backward = call.backward();
+      take(forward, backward);
+      norm_forward(context, call.shape, forward);
+      norm_backward(context, call.shape, backward);
+    });
   };
-  expect_error(norm({.rows = -1, .width = 4}), "norm: rows: bad shape: expected >= 0, got -1");
-  expect_error(norm({.rows = 1, .width = 0}), "norm: width");
-  expect_error(norm({.rows = 1, .width = 4, .eps = -1}), "norm: eps");
-  expect_error(norm({.rows = 1, .width = 4}), "norm: x and residual_in");
-  float x[8] = {};
-  expect_error(norm({.rows = 2, .width = 4}, {.x = x}), "norm: x_stride");
-  expect_error(gated({.rows = 1, .width = 10, .group = 4}), "gated_norm: group");
-  expect_error(gated({.rows = 2, .width = 10}), "gated_norm: y_stride");
+  EXPECT_EQ(without([](auto& f, auto&) { f.x_stride = 3; }),
+            "norm: x_stride: bad shape: expected >= 4 (width), got 3");
+  EXPECT_EQ(without([](auto& f, auto&) { f.y = nullptr; }), absent("norm: y"));
+  EXPECT_EQ(without([](auto&, auto& b) { b.r = nullptr; }), absent("norm: r"));
+  EXPECT_EQ(without([](auto&, auto& b) { b.rstd = nullptr; }), absent("norm: rstd"));
+  EXPECT_EQ(without([](auto&, auto& b) { b.mean = nullptr; }), absent("norm: mean"));
+  EXPECT_EQ(without([](auto&, auto& b) { b.gy = nullptr; }), absent("norm: gy"));
+  EXPECT_EQ(without([](auto&, auto& b) { b.dr = nullptr; }), absent("norm: dr"));
+  EXPECT_EQ(without([](auto&, auto&) {}), "no error");
+}
+
+TEST(GatedNorm, TheDoorNamesTheField) {
+  EXPECT_EQ(error_of([](Context& context) {
+              gated_norm_forward(context, {.rows = 1, .width = 10, .group = 4},
+                                 GatedNormForward<float>{});
+            }),
+            "gated_norm: group: bad shape: expected a divisor of width 10, got 4");
+  GatedCall<float> call({.rows = 2, .width = 10});
+  const auto without = [&](const auto& take) {
+    return error_of([&](Context& context) {
+      auto forward = call.forward();
+      auto backward = call.backward();
+      take(forward, backward);
+      gated_norm_forward(context, call.shape, forward);
+      gated_norm_backward(context, call.shape, backward);
+    });
+  };
+  EXPECT_EQ(without([](auto& f, auto&) { f.y_stride = 9; }),
+            "gated_norm: y_stride: bad shape: expected >= 10 (width), got 9");
+  EXPECT_EQ(without([](auto& f, auto&) { f.z = nullptr; }), absent("gated_norm: z"));
+  EXPECT_EQ(without([](auto& f, auto&) { f.w = nullptr; }), absent("gated_norm: w"));
+  EXPECT_EQ(without([](auto&, auto& b) { b.rstd = nullptr; }), absent("gated_norm: rstd"));
+  EXPECT_EQ(without([](auto&, auto& b) { b.dz = nullptr; }), absent("gated_norm: dz"));
+  EXPECT_EQ(without([](auto&, auto&) {}), "no error");
 }
 
 }  // namespace

@@ -56,11 +56,10 @@ void adamw_step(Context& context, const OptimShape& shape, const AdamWArgs<Acc>&
   kDoor.number("eps", args.constants.eps, 0);
   kDoor.number("weight_decay", args.constants.weight_decay, 0);
   kDoor.given("state", args.state != nullptr);
-  const bool empty = shape.count == 0;
-  kDoor.given("g", empty || args.g != nullptr);
-  kDoor.given("p", empty || args.p != nullptr);
-  kDoor.given("m", empty || args.m != nullptr);
-  kDoor.given("v", empty || args.v != nullptr);
+  kDoor.array("g", args.g, shape.count);
+  kDoor.array("p", args.p, shape.count);
+  kDoor.array("m", args.m, shape.count);
+  kDoor.array("v", args.v, shape.count);
   run_line(context, kDoor.family(), adamw_lines<Acc>(), shape, Direction::forward, args, choice);
 }
 
@@ -75,7 +74,7 @@ template <class Acc>
 void sum_of_squares(Context& context, const OptimShape& shape, const SquaresArgs<Acc>& args,
                     const Choice& choice) {
   shape.check();
-  kDoor.given("g", shape.count == 0 || args.g != nullptr);
+  kDoor.array("g", args.g, shape.count);
   kDoor.given("sum", args.sum != nullptr);
   run_line(context, kDoor.family(), squares_lines<Acc>(), shape, Direction::forward, args, choice);
 }

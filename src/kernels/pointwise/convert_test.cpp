@@ -28,8 +28,9 @@ void for_targets_and_threads(const Test& test) {
 template <class From, class To>
 Guarded<To> converted(const Guarded<From>& from, int threads) {
   Guarded<To> to(from.count());
-  measure::run_planned(
-      threads, [&](Context& context) { convert(context, from.count(), from.data(), to.data()); });
+  measure::run_planned(threads, [&](Context& context) {
+    convert<From, To>(context, {1, from.count()}, {from.data(), to.data()});
+  });
   EXPECT_TRUE(to.intact());
   return to;
 }

@@ -66,14 +66,12 @@ void column_sum_of_blocks(const PointwiseShape& shape, const ColumnSumArgs<T>& a
   }
 }
 
-// The matrix (rows, width) of a call and its row stride.
 void check_matrix(const char* field, const void* data, int64_t stride,
                   const PointwiseShape& shape) {
-  kDoor.given(field, data != nullptr || shape.rows * shape.width == 0);
-  kDoor.row_stride(field, stride, shape.rows, shape.width);
+  kDoor.matrix(field, data, stride, shape.rows, shape.width);
 }
 void check_dense(const char* field, const void* data, const PointwiseShape& shape) {
-  check_matrix(field, data, shape.width, shape);
+  kDoor.array(field, data, shape.rows * shape.width);
 }
 
 }  // namespace
@@ -130,7 +128,7 @@ void column_sum(Context& context, const PointwiseShape& shape, const ColumnSumAr
                 const Choice& choice) {
   shape.check();
   check_matrix("g", args.g, args.g_stride, shape);
-  kDoor.given("out", args.out != nullptr || shape.width == 0);
+  kDoor.array("out", args.out, shape.width);
   run_line(context, kDoor.family(), column_sum_lines<T>(), shape, Direction::forward, args, choice);
 }
 

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/simd_targets.h"
+#include "core/workspace.h"
 #include "measure/evaluation.h"
 #include "measure/gradcheck.h"
 #include "measure/variant.h"
@@ -75,32 +76,48 @@ TEST(Pointwise, GateGradientMatchesCentralDifferences) {
   }
 }
 
+// out (+)= the sums of 64 rows each, one block of rows after the other.
+std::vector<float> sums_of_blocks(const Guarded<Bf16>& g, int64_t rows, int64_t width,
+                                  int64_t stride, float before) {
+  std::vector<float> out(static_cast<size_t>(width), before);
+  for (int64_t c = 0; c < width; ++c) {
+    for (int64_t first = 0; first < rows; first += 64) {
+      float sum = 0;
+      for (int64_t r = first; r < std::min(rows, first + 64); ++r) {
+        sum += static_cast<float>(g[r * stride + c]);
+      }
+      out[static_cast<size_t>(c)] += sum;
+    }
+  }
+  return out;
+}
+
 TEST(Pointwise, ColumnSumAddsRowsInFixedOrder) {
   on_every_target([] {
     for (const int64_t rows : {0, 1, 63, 64, 65, 1000}) {
-      constexpr int64_t kWidth = 37, kStride = 41;
-      Guarded<Bf16> g(rows * kStride + 1);
-      fill_normal(g, 3, "g");
-      std::vector<Guarded<float>> sums;
-      for (const int threads : {1, 2, 3}) {
-        Guarded<float> out(kWidth);
-        for (int64_t c = 0; c < kWidth; ++c) out[c] = 1;
-        run_planned(threads, [&](Context& c) {
-          column_sum<Bf16>(c, {rows, kWidth}, g.data(), kStride, out.data(), true);
-        });
-        EXPECT_TRUE(out.intact());
-        sums.push_back(out);
-      }
-      for (int64_t c = 0; c < kWidth; ++c) {
-        double expected = 1, size = 1;
-        for (int64_t r = 0; r < rows; ++r) {
-          const double x = measure::to_double(g[r * kStride + c]);
-          expected += x;
-          size += std::abs(x);
+      for (const bool accumulate : {false, true}) {
+        constexpr int64_t kWidth = 37, kStride = 41;
+        Guarded<Bf16> g(rows * kStride + 1);
+        fill_normal(g, 3, "g");
+        const auto expected = sums_of_blocks(g, rows, kWidth, kStride, accumulate ? 1.0f : 0.0f);
+        for (const int threads : {1, 2, 3}) {
+          Guarded<float> out(kWidth);
+          for (int64_t c = 0; c < kWidth && accumulate; ++c) out[c] = 1;
+          run_planned(threads, [&](Context& c) {
+            column_sum<Bf16>(c, {rows, kWidth}, {g.data(), kStride, out.data(), accumulate});
+          });
+          EXPECT_TRUE(out.intact());
+          for (int64_t c = 0; c < kWidth; ++c) {
+            double exact = accumulate ? 1 : 0, size = exact;
+            for (int64_t r = 0; r < rows; ++r) {
+              const double x = measure::to_double(g[r * kStride + c]);
+              exact += x;
+              size += std::abs(x);
+            }
+            EXPECT_NEAR(out[c], exact, 8 * 0x1p-24 * size);
+            EXPECT_EQ(out[c], expected[static_cast<size_t>(c)]);
+          }
         }
-        EXPECT_NEAR(sums[0][c], expected, 8 * 0x1p-24 * size);
-        EXPECT_EQ(sums[0][c], sums[1][c]);
-        EXPECT_EQ(sums[0][c], sums[2][c]);
       }
     }
   });
@@ -116,8 +133,8 @@ TEST(Pointwise, ConvertRoundsToNearestEven) {
     from[8] = INFINITY;
     from[9] = 3.4e38f;
     run_planned(2, [&](Context& c) {
-      convert(c, kCount, from.data(), to.data());
-      convert(c, kCount, to.data(), back.data());
+      convert<float, Bf16>(c, {1, kCount}, {from.data(), to.data()});
+      convert<Bf16, float>(c, {1, kCount}, {to.data(), back.data()});
     });
     for (int64_t i = 0; i < kCount; ++i) {
       EXPECT_EQ(to[i].bits, Bf16(from[i]).bits) << i;
@@ -137,13 +154,12 @@ TEST(Pointwise, DecayAndItsGradient) {
     fill_uniform(a_log, 6, "a_log", -8, 5);
     fill_normal(da, 6, "da");
     run_planned(2, [&](Context& c) {
-      decay_from_log(c, kCount, a_log.data(), a.data());
-      decay_log_gradient(c, kCount, a.data(), da.data(), da_log.data(), false);
-      add_into(c, kCount, da.data(), da_log.data());
+      decay_forward<double>(c, {17, 59}, {a_log.data(), a.data()});
+      decay_backward<double>(c, {17, 59}, {a.data(), da.data(), da_log.data(), false});
     });
     for (int64_t i = 0; i < kCount; ++i) {
       EXPECT_NEAR(a[i] / -std::exp(a_log[i]), 1.0, 1e-14);
-      EXPECT_NEAR(da_log[i], da[i] * a[i] + da[i], 1e-13 * (1 + std::abs(da[i] * a[i])));
+      EXPECT_NEAR(da_log[i], da[i] * a[i], 1e-13 * (1 + std::abs(da[i] * a[i])));
     }
   });
 }
@@ -159,12 +175,14 @@ void decays(double tolerance) {
     a_log[1] = static_cast<Acc>(-1e4);  // underflows: the state is frozen
     a_log[2] = 0;
     fill_normal(da, 1, "da");
+    const PointwiseShape shape{1, count};
     run_planned(threads, [&](Context& context) {
-      decay_from_log(context, count, a_log.data(), a.data());
-      if (context.arena->measuring()) return;
-      decay_log_gradient(context, count, a.data(), da.data(), once.data(), false);
-      da_log = once;
-      decay_log_gradient(context, count, a.data(), da.data(), da_log.data(), true);
+      decay_forward<Acc>(context, shape, {a_log.data(), a.data()});
+      decay_backward<Acc>(context, shape, {a.data(), da.data(), once.data(), false});
+    });
+    da_log = once;
+    run_planned(threads, [&](Context& context) {
+      decay_backward<Acc>(context, shape, {a.data(), da.data(), da_log.data(), true});
     });
     EXPECT_TRUE(a.intact() && once.intact() && da_log.intact());
     EXPECT_EQ(a[0], -std::numeric_limits<Acc>::infinity());
@@ -185,16 +203,43 @@ TEST(Decay, IsMinusTheExponentialAndItsGradient) {
   decays<double>(24 * 0x1p-53);
 }
 
-TEST(Pointwise, BadShapesAreErrorsThatNameTheField) {
-  Arena arena(64);
-  Context context;
-  context.arena = &arena;
+template <class Run>
+std::string error_of(const Run& run) {
   try {
-    gate_forward<float>(context, {2, 4}, {});
-    FAIL() << "overlapping rows were accepted";
+    Workspace(1).run(run);
   } catch (const Error& error) {
-    EXPECT_STREQ(error.what(), "pointwise: y_stride: bad shape: expected >= 4 (width), got 0");
+    return error.what();
   }
+  return "no error";
+}
+
+TEST(Pointwise, TheDoorsNameTheField) {
+  const auto none = [](const std::string& field) {
+    return "pointwise: " + field + ": bad shape: expected an array, got none";
+  };
+  Guarded<float> x(8), out(8);
+  GateForward<float> gate{x.data(), 3, x.data(), 4, out.data(), 4};
+  const auto gated = [&] {
+    return error_of([&](Context& c) { gate_forward<float>(c, {2, 4}, gate); });
+  };
+  EXPECT_EQ(gated(), "pointwise: y_stride: bad shape: expected >= 4 (width), got 3");
+  gate.y_stride = 4;
+  gate.gate = nullptr;
+  EXPECT_EQ(gated(), none("gate"));
+  EXPECT_EQ(error_of([&](Context& c) { gate_backward<float>(c, {2, 4}, {}); }), none("y"));
+  EXPECT_EQ(error_of([&](Context& c) { convert<float, Bf16>(c, {-1, 2}, {}); }),
+            "pointwise: rows: bad shape: expected >= 0, got -1");
+  EXPECT_EQ(error_of([&](Context& c) { convert<float, Bf16>(c, {1, 2}, {x.data(), nullptr}); }),
+            none("to"));
+  EXPECT_EQ(error_of([&](Context& c) { convert<float, Bf16>(c, {0, 2}, {}); }), "no error");
+  EXPECT_EQ(error_of([&](Context& c) { column_sum<float>(c, {2, 4}, {x.data(), 4, nullptr}); }),
+            none("out"));
+  EXPECT_EQ(error_of([&](Context& c) { column_sum<float>(c, {2, 4}, {x.data(), 2, out.data()}); }),
+            "pointwise: g_stride: bad shape: expected >= 4 (width), got 2");
+  EXPECT_EQ(error_of([&](Context& c) { decay_forward<float>(c, {2, 4}, {x.data(), nullptr}); }),
+            none("a"));
+  EXPECT_EQ(error_of([&](Context& c) { decay_backward<float>(c, {2, 4}, {x.data()}); }),
+            none("da"));
 }
 
 TEST(Pointwise, AWrongGateIsSeen) {

@@ -140,10 +140,14 @@ void conv1d_backward(const Conv1dShape& shape, const Conv1dBackward<T>& args, bo
     std::vector<Acc> dw(static_cast<size_t>(shape.width), Acc(0));
     Acc dbias = 0;
     for (const auto& seq : sequences) backward_channel(seq, args, c, absolute, dw, dbias);
+    const auto write = [&](Acc& to, Acc sum) {
+      const Acc before = args.accumulate ? to : Acc(0);
+      to = (absolute ? std::abs(before) : before) + sum;
+    };
     for (int64_t k = 0; args.dw != nullptr && k < shape.width; ++k) {
-      args.dw[c * shape.width + k] = dw[static_cast<size_t>(k)];
+      write(args.dw[c * shape.width + k], dw[static_cast<size_t>(k)]);
     }
-    if (args.dbias != nullptr) args.dbias[c] = dbias;
+    if (args.dbias != nullptr) write(args.dbias[c], dbias);
   }
 }
 

@@ -17,8 +17,9 @@ void embed_forward(const EmbedShape& shape, const EmbedForward<T, P>& args, bool
 
 template <class T>
 void embed_backward(const EmbedShape& shape, const EmbedBackward<T>& args, bool absolute) {
-  for (int64_t i = 0; absolute && i < shape.vocab * shape.width; ++i) {
-    args.dtable[i] = std::abs(args.dtable[i]);
+  for (int64_t i = 0; i < shape.vocab * shape.width; ++i) {
+    if (!args.accumulate) args.dtable[i] = 0;
+    if (absolute) args.dtable[i] = std::abs(args.dtable[i]);
   }
   for (int64_t row = 0; row < shape.rows; ++row) {
     for (int64_t c = 0; c < shape.width; ++c) {

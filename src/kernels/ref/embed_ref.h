@@ -7,7 +7,6 @@ namespace adder::ref {
 
 template <class T, class P>
 void embed_forward(const EmbedShape& shape, const EmbedForward<T, P>& args, bool absolute = false);
-/// Adds to dtable, row after row.
 template <class T>
 void embed_backward(const EmbedShape& shape, const EmbedBackward<T>& args, bool absolute = false);
 

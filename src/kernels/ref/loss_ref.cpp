@@ -24,13 +24,12 @@ Acc condition(Acc x, Acc most) {
   return std::exp(x - most) == 0 ? Acc{1} : 1 + std::abs(x - most);
 }
 
-template <class T>
-RowSums<accumulate_t<T>> row_sums(const LossShape& shape, const T* x) {
-  using Acc = accumulate_t<T>;
+template <class Acc>
+RowSums<Acc> row_sums(const LossShape& shape, const Acc* x) {
   RowSums<Acc> sums;
-  for (int64_t c = 0; c < shape.vocab; ++c) sums.most = std::max(sums.most, static_cast<Acc>(x[c]));
+  for (int64_t c = 0; c < shape.vocab; ++c) sums.most = std::max(sums.most, x[c]);
   for (int64_t c = 0; c < shape.vocab; ++c) {
-    const auto value = static_cast<Acc>(x[c]);
+    const Acc value = x[c];
     const Acc e = std::exp(value - sums.most);
     sums.sum += e;
     sums.bound += e * condition(value, sums.most);
@@ -40,18 +39,17 @@ RowSums<accumulate_t<T>> row_sums(const LossShape& shape, const T* x) {
   return sums;
 }
 
-template <class T>
-double row_loss(const LossShape& shape, const T* x, int32_t target,
-                const RowSums<accumulate_t<T>>& sums, bool absolute) {
-  using Acc = accumulate_t<T>;
+template <class Acc>
+double row_loss(const LossShape& shape, const Acc* x, int32_t target, const RowSums<Acc>& sums,
+                bool absolute) {
   const auto sign = [&](Acc value) { return absolute ? std::abs(value) : value; };
   const auto eps = static_cast<Acc>(shape.label_smoothing), zeta = static_cast<Acc>(shape.z_loss);
   Acc total = 0;
   if (shape.label_smoothing != 0) {
-    for (int64_t c = 0; c < shape.vocab; ++c) total += sign(static_cast<Acc>(x[c]));
+    for (int64_t c = 0; c < shape.vocab; ++c) total += sign(x[c]);
   }
   const Acc smoothed = shape.label_smoothing == 0 ? 0 : eps / static_cast<Acc>(shape.vocab) * total;
-  const auto at_target = static_cast<Acc>(x[target]);
+  const Acc at_target = x[target];
   if (!absolute) {
     return static_cast<double>(sums.lse - (1 - eps) * at_target - smoothed +
                                zeta * sums.lse * sums.lse);
@@ -61,18 +59,18 @@ double row_loss(const LossShape& shape, const T* x, int32_t target,
                              zeta * (sums.lse * sums.lse + 2 * std::abs(sums.lse) * lse));
 }
 
-template <class T>
-void row_gradient(const LossShape& shape, const LossForward<T>& args, int64_t index,
-                  const RowSums<accumulate_t<T>>& sums, bool absolute) {
-  using Acc = accumulate_t<T>;
-  const T* x = args.logits + index * args.logit_stride;
+template <class Acc, class D>
+void row_gradient(const LossShape& shape, const LossForward<Acc, D>& args, int64_t index,
+                  const RowSums<Acc>& sums, bool absolute) {
+  const Acc* x = args.logits + index * args.logit_stride;
   const auto eps = static_cast<Acc>(shape.label_smoothing), zeta = static_cast<Acc>(shape.z_loss);
-  const auto scale = static_cast<Acc>(args.gradient_scale);
+  const Acc scale =
+      args.gradient_scale == nullptr ? Acc(1) : static_cast<Acc>(*args.gradient_scale);
   const Acc lse_bound = std::abs(sums.most) + std::abs(std::log(sums.sum)) + sums.bound;
   // The logits may be overwritten by their gradient.
   std::vector<Acc> row(static_cast<size_t>(shape.columns), Acc{0});
   for (int64_t c = 0; c < shape.vocab; ++c) {
-    const auto value = static_cast<Acc>(x[c]);
+    const Acc value = x[c];
     const Acc p = std::exp(value - sums.most) / sums.sum;
     const Acc q = eps / static_cast<Acc>(shape.vocab) + (c == args.targets[index] ? 1 - eps : 0);
     if (!absolute) {
@@ -84,31 +82,34 @@ void row_gradient(const LossShape& shape, const LossForward<T>& args, int64_t in
       row[static_cast<size_t>(c)] = std::abs(scale) * (p * gain + q);
     }
   }
-  T* to = args.dlogits + index * args.dlogit_stride;
-  for (int64_t c = 0; c < shape.columns; ++c) to[c] = static_cast<T>(row[static_cast<size_t>(c)]);
+  D* to = args.dlogits + index * args.dlogit_stride;
+  for (int64_t c = 0; c < shape.columns; ++c) to[c] = static_cast<D>(row[static_cast<size_t>(c)]);
 }
 
 }  // namespace
 
-template <class T>
-void softmax_cross_entropy(const LossShape& shape, const LossForward<T>& args, bool absolute) {
+template <class L, class D>
+void softmax_cross_entropy(const LossShape& shape, const LossForward<L, D>& args, bool absolute) {
   for (int64_t index = 0; index < shape.rows; ++index) {
     if (args.targets[index] == kIgnoreIndex) {
       args.row_loss[index] = 0;
       if (args.dlogits == nullptr) continue;
-      T* to = args.dlogits + index * args.dlogit_stride;
-      for (int64_t c = 0; c < shape.columns; ++c) to[c] = T(0.0f);
+      D* to = args.dlogits + index * args.dlogit_stride;
+      for (int64_t c = 0; c < shape.columns; ++c) to[c] = D(0.0f);
       continue;
     }
-    const T* x = args.logits + index * args.logit_stride;
+    const L* x = args.logits + index * args.logit_stride;
     const auto sums = row_sums(shape, x);
     args.row_loss[index] = row_loss(shape, x, args.targets[index], sums, absolute);
     if (args.dlogits != nullptr) row_gradient(shape, args, index, sums, absolute);
   }
 }
 
-template void softmax_cross_entropy<double>(const LossShape&, const LossForward<double>&, bool);
-template void softmax_cross_entropy<float>(const LossShape&, const LossForward<float>&, bool);
-template void softmax_cross_entropy<Bf16>(const LossShape&, const LossForward<Bf16>&, bool);
+#define ADDER_REF_LOSS(L, D) \
+  template void softmax_cross_entropy<L, D>(const LossShape&, const LossForward<L, D>&, bool);
+ADDER_REF_LOSS(double, double)
+ADDER_REF_LOSS(float, float)
+ADDER_REF_LOSS(float, Bf16)
+#undef ADDER_REF_LOSS
 
 }  // namespace adder::ref

@@ -1,4 +1,4 @@
-// Reference of family `loss` (math.md 8.1), in accumulate_t<T>, a row at a time. absolute: the
+// Reference of family `loss` (math.md 8.1), in the type of the logits, a row at a time. absolute: the
 // running-error bound of the same formulas, with true exponentials; where a rounded value feeds an
 // exponential or a logarithm, its first-order condition is added.
 #pragma once
@@ -7,8 +7,8 @@
 
 namespace adder::ref {
 
-template <class T>
-void softmax_cross_entropy(const LossShape& shape, const LossForward<T>& args,
+template <class L, class D>
+void softmax_cross_entropy(const LossShape& shape, const LossForward<L, D>& args,
                            bool absolute = false);
 
 }  // namespace adder::ref

@@ -27,6 +27,16 @@ Acc sigmoid_condition(Acc x, Acc s) {
   return 1 + std::abs(x) * (1 - s);
 }
 
+// to (+)= sum; absolute: on absolute values.
+template <class Acc>
+void write_sum(Acc* to, const Row<Acc>& sum, bool accumulate, bool absolute) {
+  if (to == nullptr) return;
+  for (size_t i = 0; i < sum.size(); ++i) {
+    const Acc before = accumulate ? to[i] : Acc(0);
+    to[i] = (absolute ? std::abs(before) : before) + sum[i];
+  }
+}
+
 template <class Acc>
 Acc mean_product(const Row<Acc>& a, const Row<Acc>& b) {
   Sum<Acc> sum = 0;
@@ -188,10 +198,8 @@ void norm_backward(const NormShape& shape, const NormBackward<T, R>& args, bool 
   using Acc = accumulate_t<T>;
   Row<Acc> dw(static_cast<size_t>(shape.width), Acc(0)), db(dw);
   for (int64_t row = 0; row < shape.rows; ++row) backward_row(shape, args, row, absolute, dw, db);
-  for (int64_t i = 0; i < shape.width; ++i) {
-    if (args.dw) args.dw[i] = dw[static_cast<size_t>(i)];
-    if (args.db) args.db[i] = db[static_cast<size_t>(i)];
-  }
+  write_sum(args.dw, dw, args.accumulate, absolute);
+  write_sum(args.db, db, args.accumulate, absolute);
 }
 
 template <class T>
@@ -240,7 +248,7 @@ void gated_norm_backward(const GatedNormShape& shape, const GatedNormBackward<T>
       gated_backward_group(shape, args, row, group, absolute, dw);
     }
   }
-  for (int64_t i = 0; args.dw && i < shape.width; ++i) args.dw[i] = dw[static_cast<size_t>(i)];
+  write_sum(args.dw, dw, args.accumulate, absolute);
 }
 
 #define ADDER_NORM_REF(T, R)                                                          \

@@ -6,17 +6,16 @@ namespace adder::ref {
 
 template <class Acc>
 void adamw(const OptimShape& shape, const AdamWArgs<Acc>& args, bool absolute) {
-  const StepValues& values = *args.values;
-  if (values.skip != 0) return;
-  const auto t = static_cast<double>(values.step);
+  const StepState& state = *args.state;
+  if (state.skip != 0) return;
+  const auto t = static_cast<double>(state.updates);
   const auto b1 = static_cast<Acc>(args.constants.beta1),
              b2 = static_cast<Acc>(args.constants.beta2);
-  const auto rate =
-      static_cast<Acc>(values.learning_rate / (1 - std::pow(args.constants.beta1, t)));
+  const auto rate = static_cast<Acc>(state.learning_rate / (1 - std::pow(args.constants.beta1, t)));
   const auto root2 = static_cast<Acc>(std::sqrt(1 - std::pow(args.constants.beta2, t)));
-  const auto decay = static_cast<Acc>(values.learning_rate * args.constants.weight_decay);
+  const auto decay = static_cast<Acc>(state.learning_rate * args.constants.weight_decay);
   for (int64_t i = 0; i < shape.count; ++i) {
-    const Acc g = args.g[i] * static_cast<Acc>(values.clip_coefficient);
+    const Acc g = args.g[i] * static_cast<Acc>(state.clip);
     const Acc v = b2 * args.v[i] + static_cast<Acc>(1 - args.constants.beta2) * g * g;
     const Acc spread = std::sqrt(v) / root2 + static_cast<Acc>(args.constants.eps);
     const Acc rest1 = static_cast<Acc>(1 - args.constants.beta1);
@@ -28,6 +27,7 @@ void adamw(const OptimShape& shape, const AdamWArgs<Acc>& args, bool absolute) {
       args.m[i] = b1 * args.m[i] + rest1 * g;
       args.p[i] = args.p[i] * (1 - decay) - rate * args.m[i] / spread;
     }
+    if (args.rounded != nullptr) args.rounded[i] = Bf16(static_cast<float>(args.p[i]));
   }
 }
 

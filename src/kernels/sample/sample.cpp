@@ -63,11 +63,10 @@ std::span<const SampleLine> sample_lines() {
 void sample_tokens(Context& context, const SampleShape& shape, const SampleArgs& args,
                    const Choice& choice) {
   shape.check();
-  const bool empty = shape.rows == 0;
-  kDoor.given("logits", empty || args.logits != nullptr);
+  kDoor.array("logits", args.logits, shape.rows);
   kDoor.row_stride("logit_stride", args.logit_stride, shape.rows, shape.vocab);
-  kDoor.given("options", empty || args.options != nullptr);
-  kDoor.given("ids", empty || args.ids != nullptr);
+  kDoor.array("options", args.options, shape.rows);
+  kDoor.array("ids", args.ids, shape.rows);
   run_line(context, kDoor.family(), sample_lines(), shape, Direction::forward, args, choice);
 }
 

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/rng.h"
 #include "core/simd_targets.h"
+#include "core/workspace.h"
 #include "kernels/ref/sample_ref.h"
 
 namespace adder {
@@ -25,6 +26,33 @@ std::vector<float> random_logits(size_t count, uint64_t seed) {
   for (size_t i = 7; i < count; i += 23) logits[i] = kNan;
   for (size_t i = 9; i < count; i += 29) logits[i] = -kInfinity;
   return logits;
+}
+
+// One row through the door.
+struct Drawn {
+  int32_t id = 0;
+  std::vector<double> probability;
+};
+Drawn drawn(const SamplingOptions& options, std::span<const float> logits,
+            std::span<const int32_t> previous, uint64_t sequence = 0, uint64_t position = 0) {
+  const SampleRow row = {options, sequence, position, 0, static_cast<int64_t>(previous.size())};
+  const auto vocab = static_cast<int64_t>(logits.size());
+  Drawn out;
+  out.probability.assign(logits.size(), NAN);
+  Workspace(1).run([&](Context& context) {
+    sample_tokens(context, {1, vocab},
+                  {logits.data(), vocab, &row, previous.data(), &out.id, out.probability.data()});
+  });
+  return out;
+}
+int32_t sample_token(const SamplingOptions& options, std::span<const float> logits,
+                     std::span<const int32_t> previous, uint64_t sequence, uint64_t position) {
+  return drawn(options, logits, previous, sequence, position).id;
+}
+std::vector<double> sampling_distribution(const SamplingOptions& options,
+                                          std::span<const float> logits,
+                                          std::span<const int32_t> previous) {
+  return drawn(options, logits, previous).probability;
 }
 
 std::string describe(const SamplingOptions& options, size_t vocab) {
@@ -189,6 +217,96 @@ TEST(Sample, ExtremeLogits) {
   EXPECT_EQ(sampling_distribution(options, std::vector<float>{3e38f, -3e38f}, {})[0], 1);
 }
 
+TEST(Sample, NothingToDrawGivesNoToken) {
+  SamplingOptions options;
+  const auto none = [&](const std::vector<float>& logits) {
+    const Drawn out = drawn(options, logits, {});
+    EXPECT_EQ(out.probability, std::vector<double>(logits.size(), 0.0));
+    return out.id;
+  };
+  EXPECT_EQ(none({kNan, kNan}), kNoToken);
+  EXPECT_EQ(none({-kInfinity, kNan}), kNoToken);
+  options.temperature = 0;
+  EXPECT_EQ(none({-kInfinity}), kNoToken);
+}
+
+// More rows than are drawn at once, each with options, ids and a length of its own.
+struct RowsCall {
+  static constexpr int64_t kRows = 41, kVocab = 301, kStride = 310;
+  std::vector<float> logits = std::vector<float>(kRows * kStride, kNan);
+  std::vector<SampleRow> options;
+  std::vector<int32_t> previous, ids = std::vector<int32_t>(kRows, -7);
+  std::vector<double> probability = std::vector<double>(kRows * kVocab, NAN);
+
+  RowsCall() {
+    std::vector<SamplingOptions> all;
+    for_all_options([&](const SamplingOptions& one) { all.push_back(one); });
+    for (int64_t r = 0; r < kRows; ++r) {
+      const auto at = static_cast<uint64_t>(r);
+      const auto row = random_logits(kVocab, 100 + at);
+      std::copy(row.begin(), row.end(), logits.begin() + r * kStride);
+      SampleRow one = {all[static_cast<size_t>(r * 17) % all.size()], at % 5, at * 3,
+                       static_cast<int64_t>(previous.size()), r % 7};
+      one.options.seed = at;
+      for (int64_t i = 0; i < one.previous_count; ++i) {
+        previous.push_back(static_cast<int32_t>((r * 31 + i * i * 7) % kVocab));
+      }
+      options.push_back(one);
+    }
+    // A row without a token must not disturb the others.
+    for (int64_t i = 0; i < kVocab; ++i) logits[static_cast<size_t>(20 * kStride + i)] = kNan;
+  }
+  std::span<const float> row(int64_t r) const {
+    return {logits.data() + r * kStride, static_cast<size_t>(kVocab)};
+  }
+  std::span<const int32_t> before(int64_t r) const {
+    const SampleRow& one = options[static_cast<size_t>(r)];
+    return {previous.data() + one.previous_begin, static_cast<size_t>(one.previous_count)};
+  }
+  void run(int threads) {
+    Workspace(threads).run([&](Context& context) {
+      sample_tokens(context, {kRows, kVocab},
+                    {logits.data(), kStride, options.data(), previous.data(), ids.data(),
+                     probability.data()});
+    });
+  }
+};
+
+TEST(Sample, RowsOfOneCallAreDrawnAsIfAlone) {
+  RowsCall one, two;
+  one.run(1);
+  two.run(2);
+  EXPECT_EQ(one.ids, two.ids);
+  EXPECT_EQ(one.ids[20], kNoToken);
+  for (int64_t r = 0; r < RowsCall::kRows; ++r) {
+    const SampleRow& row = one.options[static_cast<size_t>(r)];
+    const Drawn alone = drawn(row.options, one.row(r), one.before(r), row.sequence, row.position);
+    EXPECT_EQ(alone.id, one.ids[static_cast<size_t>(r)]) << r;
+    const auto begin = one.probability.begin() + r * RowsCall::kVocab;
+    EXPECT_TRUE(std::equal(alone.probability.begin(), alone.probability.end(), begin)) << r;
+    if (r == 20) continue;
+    const auto expected = ref::sampling_distribution(row.options, one.row(r), one.before(r));
+    for (int64_t i = 0; i < RowsCall::kVocab; ++i) {
+      ASSERT_NEAR(begin[i], expected[static_cast<size_t>(i)], 1e-12) << r << " id " << i;
+    }
+  }
+}
+
+// The uniform number of (seed, sequence, position) picks the id by the sums of the probabilities, in
+// the order of ids where nothing is cut.
+TEST(Sample, TheDrawIsTheInverseOfTheDistribution) {
+  SamplingOptions options;
+  options.seed = 11;
+  const auto logits = random_logits(77, 8);
+  const auto p = ref::sampling_distribution(options, logits, {});
+  for (uint64_t position = 0; position < 200; ++position) {
+    double rest = uniform01(11, 4, position);
+    size_t id = 0;
+    while (id + 1 < p.size() && rest >= p[id]) rest -= p[id++];
+    EXPECT_EQ(sample_token(options, logits, {}, 4, position), static_cast<int32_t>(id));
+  }
+}
+
 template <class Call>
 std::string error_of(const Call& call) {
   try {
@@ -196,43 +314,45 @@ std::string error_of(const Call& call) {
   } catch (const Error& error) {
     return error.what();
   }
-  return "";
+  return "no error";
 }
 
-TEST(Sample, ErrorsNameTheOption) {
-  const std::vector<float> logits = {1, 2};
-  const auto draw = [&](const SamplingOptions& options) {
-    return error_of([&] { sample_token(options, logits, {}, 0, 0); });
+TEST(Sample, OptionsOutOfRangeAreErrorsThatNameThem) {
+  const auto checked = [](const auto& change) {
+    SamplingOptions options;
+    change(options);
+    return error_of([&] { options.check(); });
   };
-  SamplingOptions options;
-  options.temperature = -1;
-  EXPECT_EQ(draw(options), "sampling temperature: option out of range: expected >= 0, got -1");
-  options = {};
-  options.top_p = 1.5;
-  EXPECT_EQ(draw(options), "sampling top_p: option out of range: expected in [0, 1], got 1.5");
-  options = {};
-  options.min_p = std::nan("");
-  EXPECT_NE(draw(options), "");
-  options = {};
-  options.top_k = -3;
-  EXPECT_NE(draw(options), "");
-  options = {};
-  options.repetition_penalty = 0;
-  EXPECT_NE(draw(options), "");
+  EXPECT_EQ(checked([](auto&) {}), "no error");
+  EXPECT_EQ(checked([](auto& o) { o.temperature = -1; }),
+            "sampling temperature: option out of range: expected >= 0, got -1");
+  EXPECT_EQ(checked([](auto& o) { o.top_p = 1.5; }),
+            "sampling top_p: option out of range: expected in [0, 1], got 1.5");
+  EXPECT_NE(checked([](auto& o) { o.min_p = std::nan(""); }), "no error");
+  EXPECT_NE(checked([](auto& o) { o.top_k = -3; }), "no error");
+  EXPECT_NE(checked([](auto& o) { o.repetition_penalty = 0; }), "no error");
+}
 
-  options = {};
-  const auto none = [&](const std::vector<float>& values) {
-    return error_of([&] { sample_token(options, values, {}, 0, 0); });
+TEST(Sample, TheDoorNamesTheField) {
+  const float logits[4] = {1, 2, 3, 4};
+  const SampleRow options[2];
+  int32_t ids[2];
+  const auto door = [&](const SampleShape& shape, const SampleArgs& args) {
+    return error_of(
+        [&] { Workspace(1).run([&](Context& context) { sample_tokens(context, shape, args); }); });
   };
-  EXPECT_EQ(none({}),
-            "sampling: no token can be drawn: expected a logit above -inf, got 0 logits, all -inf "
-            "or NaN");
-  EXPECT_NE(none({kNan, kNan}), "");
-  EXPECT_NE(none({-kInfinity, kNan}), "");
-  options.temperature = 0;
-  EXPECT_NE(none({-kInfinity}), "");
-  options.repetition_penalty = 1.1;
-  EXPECT_NE(error_of([&] { sample_token(options, logits, std::vector<int32_t>{2}, 0, 0); }), "");
+  const auto none = [](const std::string& field) {
+    return "sample: " + field + ": bad shape: expected an array, got none";
+  };
+  EXPECT_EQ(door({2, 2}, {logits, 2, options, nullptr, ids}), "no error");
+  EXPECT_EQ(door({-1, 2}, {}), "sample: rows: bad shape: expected >= 0, got -1");
+  EXPECT_EQ(door({1, 0}, {}), "sample: vocab: bad shape: expected >= 1, got 0");
+  EXPECT_EQ(door({0, 2}, {}), "no error");
+  EXPECT_EQ(door({2, 2}, {logits, 1, options, nullptr, ids}),
+            "sample: logit_stride: bad shape: expected >= 2 (width), got 1");
+  EXPECT_EQ(door({2, 2}, {nullptr, 2, options, nullptr, ids}), none("logits"));
+  EXPECT_EQ(door({2, 2}, {logits, 2, nullptr, nullptr, ids}), none("options"));
+  EXPECT_EQ(door({2, 2}, {logits, 2, options, nullptr, nullptr}), none("ids"));
 }
 
 }  // namespace
