@@ -49,6 +49,7 @@ Comparison check_accepted(Call& got, const LineInfo& line, Direction direction,
     compare_output(comparison, outputs[i], *e[i].array, *d[i].array, *a[i].array,
                    got.product_type(line));
   }
+  got.check_outputs(direction, comparison);
   if (options.threads > 1) {
     RunOptions alone = options;
     alone.threads = 1;

@@ -96,6 +96,8 @@ class Call {
   virtual void prepare_backward(Workspace&, const Choice&) {}
   /// Before the first of many timed runs; the device images are there.
   virtual void prepare_timing(const Context&) {}
+  /// What the outputs of `direction` must be beyond the tolerance rule.
+  virtual void check_outputs(Direction, Comparison&) {}
   /// Coarsest type that the line rounds an operand to; f64: none that is coarser than its outputs.
   virtual Dtype product_type(const LineInfo&) const { return Dtype::f64; }
 

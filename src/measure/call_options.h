@@ -36,11 +36,11 @@ void make_arrays(bool wanted, int64_t count, Guarded<T>& first, Arrays&... more)
   ((more = Guarded<T>(count)), ...);
 }
 
-/// A copy of every third case, in which sums of gradients are added to what is there.
+/// Copies of every `step`-th case, in which sums of gradients are added to what is there.
 template <class Case>
-void append_accumulating(std::vector<Case>& cases) {
+void append_accumulating(std::vector<Case>& cases, size_t step = 1) {
   const size_t count = cases.size();
-  for (size_t i = 0; i < count; i += 3) {
+  for (size_t i = 0; i < count; i += step) {
     cases.push_back(cases[i]);
     cases.back().accumulate = true;
   }

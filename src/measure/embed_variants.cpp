@@ -26,9 +26,11 @@ std::vector<Case> test_cases() {
       {{1009, 11, 61}},
       {{5, 7, 1031}},
       {{64, 9, 16}, Ids::uniform, 1e30},
+      {{200, 300, 131}, Ids::one},
+      {{401, 50, 300}, Ids::uniform},
   };
   const size_t count = cases.size();
-  for (size_t i = 0; i < count; i += 2) {
+  for (size_t i = 0; i < count; ++i) {
     cases.push_back(cases[i]);
     cases.back().accumulate = false;
   }

@@ -44,7 +44,7 @@ void check_on_device(const Family& family, const RunOptions& options, const std:
   std::printf("%s %s: %d variants, %d more without elements, %d not accepted by their line\n",
               family.name, target.c_str(), tally.run, tally.empty, tally.skipped);
   EXPECT_GT(tally.run, 0) << target;
-  if (family.every_shape) EXPECT_EQ(tally.skipped, 0) << target;
+  EXPECT_TRUE(tally.skipped == 0 || !family.every_shape) << target;
 }
 
 class EveryLine : public ::testing::TestWithParam<Family> {
@@ -61,7 +61,7 @@ TEST_P(EveryLine, MatchesTheReferenceOnEveryTarget) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Family, EveryLine, ::testing::ValuesIn(families()),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& family) { return family.param.name; });
 
 TEST(Fence, TheHostCannotReadDeviceMemory) {
   const Fence fence;

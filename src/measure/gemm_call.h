@@ -27,17 +27,17 @@ class GemmCall : public FamilyCall<GemmCall<TA, TB, TC>> {
   static constexpr Doors<GemmShape, GemmArgs<TA, TB, TC>, NoBackward> kDoors = {
       gemm<TA, TB, TC>, nullptr, ref::gemm<TA, TB, TC>};
 
-  explicit GemmCall(const Given& c) : given(c) {
-    const GemmShape& s = c.shape;
-    lda = (s.transpose_a ? s.m : s.k) + c.pad;
-    ldb = (s.transpose_b ? s.k : s.n) + c.pad;
-    ldc = s.n + c.pad;
+  explicit GemmCall(const Given& item) : given(item) {
+    const GemmShape& s = item.shape;
+    lda = (s.transpose_a ? s.m : s.k) + item.pad;
+    ldb = (s.transpose_b ? s.k : s.n) + item.pad;
+    ldc = s.n + item.pad;
     a = Guarded<TA>(lda * (s.transpose_a ? s.k : s.m));
     b = Guarded<TB>(ldb * (s.transpose_b ? s.n : s.k));
-    this->c = Guarded<TC>(ldc * s.m);
+    c = Guarded<TC>(ldc * s.m);
     make_arrays(s.bias, s.n, bias);
   }
-  GemmCall(const Given& given_case, uint64_t seed) : GemmCall(given_case) {
+  GemmCall(const Given& item, uint64_t seed) : GemmCall(item) {
     fill_normal(a, seed, "gemm a");
     fill_normal(b, seed, "gemm b");
     fill_normal(bias, seed, "gemm bias");

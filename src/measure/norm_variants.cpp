@@ -43,6 +43,9 @@ std::vector<NormCase> norm_test_cases() {
       {.shape = rms(3, 100), .scale = 1e-18},
       {.shape = layer(5, 300), .b = true, .scale = 0.3, .offset = 100.0},
       {.shape = {3, 33, NormKind::rms, 0.0}},
+      {.shape = rms(0, 7), .b = true},
+      {.shape = rms(300, 41)},
+      {.shape = layer(65, 37), .b = true},
   };
   append_accumulating(cases);
   return cases;
@@ -66,6 +69,7 @@ std::vector<GatedNormCase> gated_test_cases() {
       {.shape = {3, 48, 24, true}, .scale = 0.0},
       {.shape = {2, 1000, 0, false}, .scale = 1e18},
       {.shape = {2, 1000, 500, true}, .scale = 1e18},
+      {.shape = {131, 96, 32, false}},
   };
   append_accumulating(cases);
   return cases;

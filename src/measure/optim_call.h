@@ -16,8 +16,7 @@ struct AdamWCase {
   bool rounded = false;  // the parameters are stored in bf16, too
 
   std::string describe() const {
-    return OptionText(shape.describe())
-        .on(true, ("t" + std::to_string(state.updates)).c_str())
+    return OptionText(shape.describe() + " t" + std::to_string(state.updates))
         .on(constants.weight_decay > 0, "decay")
         .on(state.clip != 1, "clip")
         .on(state.skip != 0, "skip")
@@ -68,6 +67,13 @@ class AdamWCall : public FamilyCall<AdamWCall<Acc>> {
     arrays.output("m", m);
     arrays.output("v", v);
     arrays.output("rounded", rounded);
+  }
+  // To the bit p rounded once.
+  void check_outputs(Direction, Comparison& comparison) override {
+    for (int64_t i = 0; given.state.skip == 0 && i < rounded.count(); ++i) {
+      if (rounded[i].bits == from_double<Bf16>(to_double(p[i])).bits) continue;
+      return comparison.add_fault("'rounded' is not p");
+    }
   }
   static Cost cost(const Given& given, Direction) { return given.shape.cost(dtype_of<Acc>); }
 

@@ -26,7 +26,7 @@ std::vector<Case> test_cases() {
       item.state.clip = index % 2 == 0 ? 1 : 0.37;
       item.state.skip = index % 11 == 7 ? 1 : 0;
       item.constants.weight_decay = index % 3 == 0 ? 0 : 0.1;
-      item.rounded = index % 4 >= 2;
+      item.rounded = index % 2 == 1;
       cases.push_back(item);
       ++index;
     }
@@ -41,6 +41,7 @@ std::vector<Case> bench_cases() {
     Case item;
     item.shape.count = count;
     item.state.updates = 100;
+    item.rounded = true;
     item.state.learning_rate = 1e-9;  // keeps the values normal over many runs
     cases.push_back(item);
   }

@@ -21,10 +21,10 @@ class S6Call
   static constexpr const char* kTokens = "u";
   static constexpr const char* kTokensGradient = "du";
 
-  explicit S6Call(const S6Case& given) : Base(given) {}
-  S6Call(const S6Case& given, uint64_t seed) : Base(given, seed) {
+  explicit S6Call(const S6Case& c) : Base(c) {}
+  S6Call(const S6Case& c, uint64_t seed) : Base(c, seed) {
     // Complex: some imaginary parts are positive.
-    for (int64_t i = 1; given.shape.complex && i < this->A.count(); i += 4) {
+    for (int64_t i = 1; c.shape.complex && i < this->A.count(); i += 4) {
       this->A[i] = -this->A[i];
     }
   }

@@ -107,7 +107,7 @@ std::vector<Case> test_cases() {
   };
   for (const Case& given : packed_cases()) cases.push_back(given);
   for (const Case& given : extreme_cases()) cases.push_back(given);
-  append_accumulating(cases);
+  append_accumulating(cases, 3);
   return cases;
 }
 
