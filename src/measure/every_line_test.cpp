@@ -9,6 +9,10 @@
 #include "measure/variant.h"
 
 namespace adder::measure {
+
+// The name in the listings of the tests.
+void PrintTo(const Family& family, std::ostream* out) { *out << family.name; }
+
 namespace {
 
 struct Tally {

@@ -34,7 +34,7 @@ class GemmCall : public FamilyCall<GemmCall<TA, TB, TC>> {
     ldc = s.n + item.pad;
     a = Guarded<TA>(lda * (s.transpose_a ? s.k : s.m));
     b = Guarded<TB>(ldb * (s.transpose_b ? s.n : s.k));
-    c = Guarded<TC>(ldc * s.m);
+    c = Guarded<TC>(s.n == 0 ? 0 : ldc * s.m);
     make_arrays(s.bias, s.n, bias);
   }
   GemmCall(const Given& item, uint64_t seed) : GemmCall(item) {
