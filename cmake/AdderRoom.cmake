@@ -72,7 +72,7 @@ function(adder_shared_sources out)
   set(sources)
   foreach(source IN LISTS ARGN)
     cmake_path(ABSOLUTE_PATH source NORMALIZE OUTPUT_VARIABLE path)
-    if(path MATCHES "/src/measure/([a-z0-9_]+_variants|compare)\\.cpp$" OR
+    if(path MATCHES "/src/measure/([a-z0-9_]+_variants|call|compare|tensors)\\.cpp$" OR
         path MATCHES "/src/kernels/ref/[a-z0-9_]+_ref\\.cpp$")
       cmake_path(GET path STEM stem)
       if(NOT TARGET adder_object_${stem})

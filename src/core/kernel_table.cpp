@@ -18,10 +18,10 @@ void no_line(std::string_view family, Dtype dtype, Device device, Direction dire
   const std::string wanted =
       choice.name.empty() ? "" : ", named '" + std::string(choice.name) + "'";
   const std::string on = " on " + std::string(device_name(device));
-  throw Error({"no kernel serves this shape" + wanted,
-               std::string(family) + " " + std::string(direction_name(direction)) + " " +
-                   std::string(dtype_name(dtype)) + on,
-               lines.empty() ? "a line" + on : "a shape accepted by one of: " + lines, shape});
+  throw NoLine({"no kernel serves this shape" + wanted,
+                std::string(family) + " " + std::string(direction_name(direction)) + " " +
+                    std::string(dtype_name(dtype)) + on,
+                lines.empty() ? "a line" + on : "a shape accepted by one of: " + lines, shape});
 }
 
 }  // namespace adder

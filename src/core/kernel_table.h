@@ -119,6 +119,10 @@ struct Choice {
   int exact_class = 0;    // run lines of this class only (0: any)
 };
 
+/// No line serves a call. Its own type, since tests and benches list what a line does not accept.
+class NoLine : public Error {
+  using Error::Error;
+};
 /// `lines`: names of the lines for the device.
 [[noreturn]] void no_line(std::string_view family, Dtype dtype, Device device, Direction direction,
                           const std::string& shape, const Choice& choice, const std::string& lines);

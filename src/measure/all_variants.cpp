@@ -3,26 +3,30 @@
 #include "measure/variant.h"
 
 namespace adder::measure {
-namespace {
 
-void append(std::vector<Variant>& all, std::vector<Variant> more) {
-  all.insert(all.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+std::span<const Family> families() {
+  static constexpr Family kFamilies[] = {
+      {"s6", s6_variants, true},
+      {"ssd", ssd_variants, false},
+      {"ssd_product", ssd_product_variants, false},
+      {"conv1d", conv1d_variants, false},
+      {"norm", norm_variants, true},
+      {"gemm", gemm_variants, false},
+      {"embed", embed_variants, true},
+      {"pointwise", pointwise_variants, true},
+      {"loss", loss_variants, true},
+      {"optim", optim_variants, true},
+  };
+  return kFamilies;
 }
-
-}  // namespace
 
 std::vector<Variant> all_variants(Purpose purpose) {
   std::vector<Variant> all;
-  append(all, s6_variants(purpose));
-  append(all, ssd_variants(purpose));
-  append(all, ssd_product_variants(purpose));
-  append(all, conv1d_variants(purpose));
-  append(all, norm_variants(purpose));
-  append(all, gemm_variants(purpose));
-  append(all, embed_variants(purpose));
-  append(all, pointwise_variants(purpose));
-  append(all, loss_variants(purpose));
-  append(all, optim_variants(purpose));
+  for (const Family& family : families()) {
+    auto more = family.variants(purpose);
+    all.insert(all.end(), std::make_move_iterator(more.begin()),
+               std::make_move_iterator(more.end()));
+  }
   return all;
 }
 

@@ -12,12 +12,11 @@
 #include <vector>
 
 #include "core/buffer.h"
-#include "core/rng.h"
 #include "core/simd_targets.h"
 #include "core/threads.h"
-#include "kernels/gemm/gemm.h"
 #include "kernels/ssd/ssd_chunk_bf16.h"
 #include "measure/ceiling_loops.h"
+#include "measure/gemm_call.h"
 
 namespace adder::measure {
 namespace {
@@ -119,40 +118,23 @@ Bandwidth measure_bandwidth(int64_t bytes, int threads) {
   return found;
 }
 
-bool cpu_has_avx512_bf16() {
-  Context context;
-  return context.caps().avx512_bf16;
-}
+bool cpu_has_avx512_bf16() { return cpu_caps().avx512_bf16; }
 
 bool may_use_amx() {
-  const Caps caps = Context{}.caps();
-  return caps.amx_bf16 && ssd::amx_permitted();
+  return cpu_caps().amx_bf16 && ssd::amx_permitted();
 }
 
 // What a well-kept library makes of the units: a square product that fits the caches.
 double product_rate_bf16(int threads) {
   constexpr int64_t kSide = 1024;
-  std::vector<Bf16> a(kSide * kSide), b(kSide * kSide);
-  std::vector<float> c(kSide * kSide);
-  for (int64_t i = 0; i < kSide * kSide; ++i) {
-    const auto at = static_cast<uint64_t>(i);
-    a[at] = Bf16(static_cast<float>(uniform01(1, 1, at)));
-    b[at] = Bf16(static_cast<float>(uniform01(1, 2, at)));
-  }
-  GemmShape shape;
-  shape.m = shape.n = shape.k = kSide;
-  const GemmArgs<Bf16, Bf16, float> args{a.data(), kSide, b.data(), kSide,
-                                         c.data(), kSide, nullptr};
-  Context context;
-  context.threads = threads;
-  Arena plan;
-  context.arena = &plan;
-  gemm(context, shape, args);
-  Arena arena(plan.peak_bytes());
-  context.arena = &arena;
-  gemm(context, shape, args);
+  const ArenaLayout layout;
+  GemmCall<Bf16, Bf16, float> product({.shape = {.m = kSide, .n = kSide, .k = kSide}}, 1);
+  Workspace workspace(threads);
+  product.upload(workspace.context());
   return best_rate([&] {
-    gemm(context, shape, args);
+    workspace.run(Workspace::Key{}, [&](Context& context) {
+      product.door(context, Direction::forward, {});
+    });
     return 2.0 * kSide * kSide * kSide;
   });
 }

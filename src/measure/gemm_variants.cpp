@@ -1,198 +1,21 @@
 #include <fmt/format.h>
 
-#include "core/buffer.h"
-#include "kernels/gemm/gemm.h"
-#include "kernels/ref/gemm_ref.h"
-#include "measure/tensors.h"
-#include "measure/variant.h"
+#include "measure/call_variants.h"
+#include "measure/gemm_call.h"
 
 namespace adder::measure {
 namespace {
 
-struct Case {
-  GemmShape shape;
-  int64_t pad = 0;  // elements between the rows of every matrix
-};
-
-// One call's arguments. The reference runs on the same values widened, with the same strides.
-template <class TA, class TB, class TC>
-struct Tensors {
-  int64_t lda, ldb, ldc;
-  Guarded<TA> a;
-  Guarded<TB> b;
-  Guarded<TC> c;
-  Guarded<accumulate_t<TA>> bias;
-
-  explicit Tensors(const Case& item, uint64_t seed)
-      : lda((item.shape.transpose_a ? item.shape.m : item.shape.k) + item.pad),
-        ldb((item.shape.transpose_b ? item.shape.k : item.shape.n) + item.pad),
-        ldc(item.shape.n + item.pad),
-        a(lda * (item.shape.transpose_a ? item.shape.k : item.shape.m)),
-        b(ldb * (item.shape.transpose_b ? item.shape.n : item.shape.k)),
-        c(ldc * item.shape.m),
-        bias(item.shape.bias ? item.shape.n : 0) {
-    fill_normal(a, seed, "gemm a");
-    fill_normal(b, seed, "gemm b");
-    fill_normal(bias, seed, "gemm bias");
-    if (!item.shape.accumulate) return;
-    for (int64_t i = 0; i < item.shape.m; ++i) {
-      for (int64_t j = 0; j < item.shape.n; ++j) {
-        c[i * ldc + j] = from_double<TC>(
-            normal(seed, stream_of("gemm c"), static_cast<uint64_t>(i * item.shape.n + j)));
-      }
-    }
-  }
-  template <class UA, class UB, class UC>
-  explicit Tensors(const Tensors<UA, UB, UC>& other)
-      : lda(other.lda),
-        ldb(other.ldb),
-        ldc(other.ldc),
-        a(other.a.template converted<TA>()),
-        b(other.b.template converted<TB>()),
-        c(other.c.template converted<TC>()),
-        bias(other.bias.template converted<accumulate_t<TA>>()) {}
-
-  GemmArgs<TA, TB, TC> args() {
-    GemmArgs<TA, TB, TC> args;
-    args.a = a.data();
-    args.lda = lda;
-    args.b = b.data();
-    args.ldb = ldb;
-    args.c = c.data();
-    args.ldc = ldc;
-    args.bias = bias.count() > 0 ? bias.data() : nullptr;
-    return args;
-  }
-  std::vector<double> result(const GemmShape& shape) const {
-    std::vector<double> values;
-    values.reserve(static_cast<size_t>(shape.m * shape.n));
-    for (int64_t i = 0; i < shape.m; ++i) {
-      for (int64_t j = 0; j < shape.n; ++j) values.push_back(to_double(c[i * ldc + j]));
-    }
-    return values;
-  }
-};
-
-template <class T>
-bool same_bytes(const Guarded<T>& x, const Guarded<T>& y) {
-  return std::memcmp(x.data(), y.data(), static_cast<size_t>(x.count()) * sizeof(T)) == 0;
-}
-
-template <class TA, class TB, class TC>
-void run(const GemmLine<TA, TB, TC>& line, const GemmShape& shape, const GemmArgs<TA, TB, TC>& args,
-         int threads) {
-  const Buffer scratch(line.scratch_bytes(cpu_caps(), shape, Direction::forward));
-  Exec exec;
-  exec.threads = threads;
-  exec.scratch = scratch.data();
-  line.run.forward(shape, args, exec);
-}
-
-template <class TC>
-void check_padding(const GemmShape& shape, int64_t ldc, const Guarded<TC>& before,
-                   const Guarded<TC>& after, Comparison& comparison) {
-  for (int64_t i = 0; i < shape.m; ++i) {
-    const auto bytes = static_cast<size_t>(ldc - shape.n) * sizeof(TC);
-    const int64_t first = i * ldc + shape.n;
-    if (std::memcmp(before.data() + first, after.data() + first, bytes) != 0) {
-      return comparison.add_fault("wrote between the rows of 'c'");
-    }
-  }
-}
-
-template <class TA, class TB, class TC>
-Comparison check(const GemmLine<TA, TB, TC>& line, const Case& item, const RunOptions& options) {
-  const GemmShape& shape = item.shape;
-  Tensors<TA, TB, TC> given(item, options.seed);
-  Tensors<TA, TB, TC> evaluated(given);
-  Tensors<double, double, double> expected(given), absolute(given);
-  const Tensors<TA, TB, TC> before(given);
-  run(line, shape, given.args(), options.threads);
-  ref::gemm(shape, evaluated.args());
-  ref::gemm(shape, expected.args());
-  ref::gemm(shape, absolute.args(), true);
-
-  Comparison comparison;
-  comparison.add({"c", dtype_of<TC>, given.result(shape), expected.result(shape),
-                  evaluated.result(shape), absolute.result(shape)});
-  given.a.check_guards(comparison, "a");
-  given.b.check_guards(comparison, "b");
-  given.c.check_guards(comparison, "c");
-  check_padding(shape, given.ldc, before.c, given.c, comparison);
-  if (!same_bytes(given.a, before.a) || !same_bytes(given.b, before.b) ||
-      !same_bytes(given.bias, before.bias)) {
-    comparison.add_fault("changed an input");
-  }
-  return comparison;
-}
-
-// Decoding reads every weight of a model once a token: products of few rows walk a ring of weight
-// matrices that no cache holds.
-constexpr int64_t kRingBytes = int64_t{512} << 20;
-constexpr int64_t kDecodeRows = 8;
-
-template <class TA, class TB, class TC>
-class PreparedGemm : public Prepared {
- public:
-  PreparedGemm(const GemmLine<TA, TB, TC>* line, const Case& item, const RunOptions& options)
-      : line_(line),
-        shape_(item.shape),
-        tensors_(item, options.seed),
-        scratch_(
-            line == nullptr ? 0 : line->scratch_bytes(cpu_caps(), item.shape, Direction::forward)) {
-    const int64_t weight_bytes = tensors_.b.count() * static_cast<int64_t>(sizeof(TB));
-    const bool decode = line != nullptr && shape_.m <= kDecodeRows && weight_bytes > 0;
-    const int64_t copies = decode ? kRingBytes / weight_bytes : 0;
-    ring_.reserve(static_cast<size_t>(copies));
-    for (int64_t i = 0; i < copies; ++i) ring_.push_back(tensors_.b);
-    exec_.threads = options.threads;
-    exec_.scratch = scratch_.data();
-  }
-  void run() override {
-    GemmArgs<TA, TB, TC> args = tensors_.args();
-    if (line_ == nullptr) return ref::gemm(shape_, args);
-    if (!ring_.empty()) args.b = ring_[next_++ % ring_.size()].data();
-    line_->run.forward(shape_, args, exec_);
-  }
-
- private:
-  const GemmLine<TA, TB, TC>* line_;
-  GemmShape shape_;
-  Tensors<TA, TB, TC> tensors_;
-  std::vector<Guarded<TB>> ring_;
-  size_t next_ = 0;
-  Buffer scratch_;
-  Exec exec_;
-};
+using Case = GemmCase;
 
 template <class TA, class TB, class TC>
 void add_variants(const std::vector<Case>& cases, std::vector<Variant>& variants) {
-  Context context;
-  for (const auto& line : gemm_lines<TA, TB, TC>()) {
-    for (const Case& item : cases) {
-      Variant variant;
-      variant.family = "gemm";
-      variant.line = line.info;
-      variant.shape = item.shape.describe();
-      if (dtype_of<TA> != dtype_of<TB> || dtype_of<TA> != dtype_of<TC>) {
-        variant.shape +=
-            fmt::format(" b:{} c:{}", dtype_name(dtype_of<TB>), dtype_name(dtype_of<TC>));
-      }
-      if (item.pad > 0) variant.shape += fmt::format(" pad{}", item.pad);
-      variant.cost = item.shape.cost(dtype_of<TA>, dtype_of<TB>, dtype_of<TC>);
-      variant.accepted = line.accepts(context.caps, item.shape);
-      const auto* chosen = &line;
-      variant.check = [chosen, item](const RunOptions& options) {
-        return check(*chosen, item, options);
-      };
-      variant.prepare = [chosen, item](const RunOptions& options) {
-        return std::make_unique<PreparedGemm<TA, TB, TC>>(chosen, item, options);
-      };
-      variant.prepare_reference = [item](const RunOptions& options) {
-        return std::make_unique<PreparedGemm<TA, TB, TC>>(nullptr, item, options);
-      };
-      variants.push_back(std::move(variant));
-    }
+  std::string types;
+  if (dtype_of<TA> != dtype_of<TB> || dtype_of<TA> != dtype_of<TC>) {
+    types = fmt::format(" b:{} c:{}", dtype_name(dtype_of<TB>), dtype_name(dtype_of<TC>));
+  }
+  for (const Case& given : cases) {
+    append_variants<GemmCall<TA, TB, TC>>(variants, "gemm", gemm_lines<TA, TB, TC>(), given, types);
   }
 }
 

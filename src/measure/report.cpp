@@ -69,10 +69,10 @@ struct Verdict {
 // One check serves all thread counts, since the bits do not depend on them (the tests hold that):
 // at bench shapes it costs seconds of sequential reference.
 Verdict verdict_of(const Variant& variant, int threads) {
-  if (!variant.accepted) {
+  const Comparison comparison = variant.check({.threads = threads});
+  if (!comparison.accepted) {
     return {RowStatus::skipped, "the line does not accept this shape here", 0};
   }
-  const Comparison comparison = variant.check({threads, 1});
   if (comparison.passed()) return {RowStatus::timed, "", comparison.worst};
   return {RowStatus::refused, comparison.describe(), comparison.worst};
 }
@@ -87,7 +87,7 @@ class ReferenceTimes {
     double& us = known_[key];
     if (us == 0) {
       // Sequential scalar code: seconds on large shapes, so a few runs have to do.
-      const auto prepared = variant.prepare_reference({row.threads, 1});
+      const auto prepared = variant.prepare_reference({.threads = row.threads});
       us = time_runs([&] { prepared->run(); }, 3, 0.05, 0.3).median_us;
     }
     return us;
@@ -101,9 +101,10 @@ class ReferenceTimes {
 void time_row(const Variant& variant, const BenchOptions& options, ReferenceTimes& references,
               BenchRow& row) {
   const ArenaLayout layout;
-  const auto prepared = variant.prepare({row.threads, 1});
+  const RunOptions run{.threads = row.threads};
+  const auto prepared = variant.prepare(run);
   const Timing timing = time_runs([&] { prepared->run(); }, 20, options.min_seconds,
-                                  std::max(5 * options.min_seconds, 1.0));
+                                  std::max(5 * options.min_seconds, 1.0), run.context());
   row.median_us = timing.median_us;
   row.best_us = timing.best_us;
   row.spread = timing.spread;

@@ -214,13 +214,13 @@ Variant product_variant(const ProductLine& line, const ChunkProduct& product) {
   variant.shape = std::string(product.name) + ": " + std::to_string(product.rows) + " x " +
                   std::to_string(product.depth) + " x " + std::to_string(product.cols);
   variant.cost.flops = product.flops() * kItems * kRepeats;
-  variant.accepted = line.accepted;
-  const Units units = line.units;
   variant.check = [=](const RunOptions& options) {
-    return ProductCall(product, units, options).check();
+    Comparison comparison;
+    comparison.accepted = line.accepted;
+    return line.accepted ? ProductCall(product, line.units, options).check() : comparison;
   };
   variant.prepare = [=](const RunOptions& options) -> std::unique_ptr<Prepared> {
-    return std::make_unique<ProductCall>(product, units, options);
+    return std::make_unique<ProductCall>(product, line.units, options);
   };
   return variant;
 }

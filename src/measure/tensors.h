@@ -1,18 +1,15 @@
-// Arrays for tests and benches: guarded by canaries, poisoned, misaligned on demand.
+// Arrays for tests and benches: guarded by canaries, poisoned, misaligned on demand, with an image in
+// host memory and one in the memory of a device.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <limits>
-#include <string>
+#include <cstdint>
+#include <span>
 #include <type_traits>
 #include <vector>
 
 #include "core/buffer.h"
 #include "core/dtype.h"
 #include "core/rng.h"
-#include "measure/compare.h"
 
 namespace adder::measure {
 
@@ -46,66 +43,96 @@ class ArenaLayout {
 /// Elements after each batch row: with an odd number the rows are misaligned too.
 inline int64_t batch_gap() { return ArenaLayout::on() ? 0 : 3; }
 
-/// `count` elements between two rings of canaries. Starts poisoned (NaN for floating types), one
-/// element past a 64-byte boundary, so that aligned loads of the kernel would fault or be seen
-/// (ArenaLayout: on the boundary). Large arrays stand on huge pages, as core/buffer.h has it.
-template <class T>
-class Guarded {
- public:
-  explicit Guarded(int64_t count = 0)
-      : count_(count),
-        storage_((count + 2 * kRing) * static_cast<int64_t>(sizeof(T)) + kAlignment),
-        first_(kRing + (ArenaLayout::on() ? 0 : 1)) {
-    std::memset(storage_.data(), 0xA5, static_cast<size_t>(storage_.bytes()));
-    std::memset(static_cast<void*>(data()), 0xFF, static_cast<size_t>(count_) * sizeof(T));
-  }
-  Guarded(const Guarded& other) : Guarded(other.count_) {
-    std::copy_n(other.data(), count_, data());
-  }
-  Guarded(Guarded&&) = default;
-  Guarded& operator=(const Guarded& other) {
-    if (this != &other) *this = Guarded(other);
-    return *this;
-  }
-  Guarded& operator=(Guarded&&) = default;
+/// The host reads and writes the host image only; table lines get the device image only.
+enum class Side : uint8_t { host, device };
 
-  T* data() { return storage_.template as<T>() + first_; }
-  const T* data() const { return storage_.template as<T>() + first_; }
+/// `count` elements between two rings of canaries. The host image starts poisoned (every byte 0xFF:
+/// NaN for floating types), one element past a 64-byte boundary, so that aligned loads of the kernel
+/// would fault or be seen (ArenaLayout: on the boundary). The device image, which upload() makes, has
+/// the same rings and begins as far off the boundary. A default-constructed array is absent: its
+/// pointers are null. Copies have no device image until they are uploaded.
+class Array {
+ public:
+  Array() = default;
+  Array(const Array& other);
+  Array& operator=(const Array& other);
+  Array(Array&&) = default;
+  Array& operator=(Array&&) = default;
+
+  bool present() const { return element_bytes_ > 0; }
   int64_t count() const { return count_; }
-  T& operator[](int64_t i) { return data()[i]; }
-  const T& operator[](int64_t i) const { return data()[i]; }
+  /// u8 where the elements are no numbers.
+  Dtype dtype() const { return dtype_; }
+  bool floating() const;
+
+  /// Host to device, rings included; makes the device image first.
+  void upload(const Memory& memory);
+  /// Device to host, rings included.
+  void download();
+
+  // What follows is about the host image.
 
   /// True while nobody wrote outside the array.
-  bool intact() const {
-    const auto* bytes = storage_.template as<const unsigned char>();
-    const int64_t begin = first_ * static_cast<int64_t>(sizeof(T));
-    const int64_t end = (first_ + count_) * static_cast<int64_t>(sizeof(T));
-    for (int64_t i = 0; i < storage_.bytes(); ++i) {
-      if ((i < begin || i >= end) && bytes[i] != 0xA5) return false;
-    }
-    return true;
-  }
-  std::vector<double> widened() const {
-    std::vector<double> out(static_cast<size_t>(count_));
-    for (int64_t i = 0; i < count_; ++i) out[static_cast<size_t>(i)] = to_double((*this)[i]);
-    return out;
-  }
+  bool intact() const;
+  /// True while nobody wrote element i.
+  bool is_poison(int64_t i) const;
+  bool same_bits(const Array& other) const;
+  /// The bits of `part` are those of this array from element `first` on.
+  bool holds(const Array& part, int64_t first) const;
+  double value(int64_t i) const;
+  void set(int64_t i, double value);
+  std::vector<double> widened() const;
+  /// The values of an array of as many elements, converted; poison stays poison.
+  void assign(const Array& from);
+  /// As many elements of an array of the same type as this one has, from element `first` on.
+  void take(const Array& from, int64_t first);
+  /// Zero bytes, which are zeros of every type.
+  void zero();
+
+ protected:
+  Array(int64_t count, int64_t element_bytes, Dtype dtype);
+  std::byte* image(Side side) const;
+
+ private:
+  int64_t first_byte() const { return first_ * element_bytes_; }
+  size_t bytes() const { return static_cast<size_t>(count_ * element_bytes_); }
+
+  int64_t count_ = 0;
+  int64_t element_bytes_ = 0;
+  int64_t first_ = 0;  // element of the storage
+  Dtype dtype_ = Dtype::u8;
+  Buffer host_;
+  Buffer device_;
+};
+
+template <class T>
+class Guarded : public Array {
+ public:
+  Guarded() = default;
+  explicit Guarded(int64_t count) : Array(count, sizeof(T), element_dtype()) {}
+
+  T* at(Side side) { return reinterpret_cast<T*>(image(side)); }
+  const T* at(Side side) const { return reinterpret_cast<const T*>(image(side)); }
+  T* data() { return at(Side::host); }
+  const T* data() const { return at(Side::host); }
+  T& operator[](int64_t i) { return data()[i]; }
+  const T& operator[](int64_t i) const { return data()[i]; }
+  std::span<T> span() { return {data(), static_cast<size_t>(count())}; }
+  std::span<const T> span() const { return {data(), static_cast<size_t>(count())}; }
+
   /// The same values in another type, exact upward.
   template <class U>
   Guarded<U> converted() const {
-    Guarded<U> out(count_);
-    for (int64_t i = 0; i < count_; ++i) out[i] = from_double<U>(to_double((*this)[i]));
+    Guarded<U> out(count());
+    out.assign(*this);
     return out;
-  }
-  void check_guards(Comparison& comparison, const std::string& name) const {
-    if (!intact()) comparison.add_fault("wrote outside of '" + name + "'");
   }
 
  private:
-  static constexpr int64_t kRing = 64;  // elements; a whole number of cache lines
-  int64_t count_;
-  Buffer storage_;
-  int64_t first_;
+  static constexpr Dtype element_dtype() {
+    if constexpr (requires { DtypeOf<T>::value; }) return dtype_of<T>;
+    return Dtype::u8;
+  }
 };
 
 /// Uniform in [low, high); `name` picks the random stream, so arrays do not share values.
@@ -124,6 +151,14 @@ void fill_normal(Guarded<T>& array, uint64_t seed, const char* name, double scal
   for (int64_t i = 0; i < array.count(); ++i) {
     array[i] = from_double<T>(scale * normal(seed, stream, static_cast<uint64_t>(i)));
   }
+}
+
+/// Array `i` holds `value(i)`.
+template <class T, class Value>
+Guarded<T> filled(int64_t count, const Value& value) {
+  Guarded<T> array(count);
+  for (int64_t i = 0; i < count; ++i) array[i] = static_cast<T>(value(i));
+  return array;
 }
 
 }  // namespace adder::measure

@@ -7,17 +7,16 @@
 namespace adder::measure {
 
 Timing time_runs(const std::function<void()>& run, int min_runs, double min_seconds,
-                 double max_seconds) {
+                 double max_seconds, const Context& context) {
   using Clock = std::chrono::steady_clock;
+  DeviceBackend& backend = context.backend();
   run();
+  backend.synchronize(context.stream);
   std::vector<double> samples;
   const auto start = Clock::now();
   for (;;) {
-    const auto before = Clock::now();
-    run();
-    const auto after = Clock::now();
-    samples.push_back(std::chrono::duration<double, std::micro>(after - before).count());
-    const double total = std::chrono::duration<double>(after - start).count();
+    samples.push_back(backend.elapsed_us(context.stream, run));
+    const double total = std::chrono::duration<double>(Clock::now() - start).count();
     const bool enough = static_cast<int>(samples.size()) >= min_runs && total >= min_seconds;
     if (enough || (total >= max_seconds && samples.size() >= 3)) break;
   }

@@ -1,7 +1,9 @@
-// Wall-clock timing: the median of repeated runs and their spread.
+// Timing by the clock of the device: the median of repeated runs and their spread.
 #pragma once
 
 #include <functional>
+
+#include "core/context.h"
 
 namespace adder::measure {
 
@@ -13,8 +15,8 @@ struct Timing {
 };
 
 /// Runs once to warm up, then at least `min_runs` times and `min_seconds` long (at most
-/// max_seconds).
+/// max_seconds), on the device and stream of `context`.
 Timing time_runs(const std::function<void()>& run, int min_runs = 20, double min_seconds = 0.2,
-                 double max_seconds = 5.0);
+                 double max_seconds = 5.0, const Context& context = {});
 
 }  // namespace adder::measure

@@ -4,19 +4,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "core/kernel_table.h"
-#include "measure/compare.h"
+#include "measure/call.h"
 
 namespace adder::measure {
-
-/// How a variant is to be run.
-struct RunOptions {
-  int threads = 1;
-  uint64_t seed = 1;
-};
 
 /// Arguments of one call, allocated and filled, ready to be run again and again.
 class Prepared {
@@ -32,10 +26,7 @@ struct Variant {
   Direction direction = Direction::forward;
   std::string shape;  // describe() of the shape plus the options that are on
   Cost cost;
-  /// False: the line does not accept the shape here (listed as skipped, never silent).
-  bool accepted = true;
-  /// Runs the line on poisoned, misaligned, guarded memory and compares every output, element by
-  /// element, with the double-precision reference under the tolerance rule.
+  /// See check_call. A line that does not accept the shape here says so: it is listed as skipped.
   std::function<Comparison(const RunOptions&)> check;
   /// For timing: arguments filled with realistic random values.
   std::function<std::unique_ptr<Prepared>(const RunOptions&)> prepare;
@@ -45,7 +36,13 @@ struct Variant {
 
 enum class Purpose : uint8_t { test, bench };
 
-/// All families' variants. test: many awkward shapes, small; bench: the shapes of real models.
+struct Family {
+  const char* name;
+  /// test: many awkward shapes, small; bench: the shapes of real models.
+  std::vector<Variant> (*variants)(Purpose purpose);
+  bool every_shape;  // its lines take every shape here
+};
+std::span<const Family> families();
 std::vector<Variant> all_variants(Purpose purpose);
 
 // One function a family, in <family>_variants.cpp.
