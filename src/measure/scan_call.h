@@ -13,6 +13,7 @@ namespace adder::measure {
 /// Where the values of dt and A come from.
 enum class ScanValues : uint8_t {
   trained,   // as a trained model has them
+  mild,      // without the steepest decays: central differences resolve their gradients
   extreme,   // dt raw from -106 to 100, A from -0.0 to -1e4
   unbounded  // softplus off: dt from 0 to 1e4
 };
@@ -20,7 +21,7 @@ enum class ScanValues : uint8_t {
 /// The shape and the options around it.
 template <class Shape>
 struct ScanCase {
-  Shape shape;
+  Shape shape = {};
   std::vector<int32_t> cu = {};  // packed: the boundaries
   bool skip = true;              // D
   bool bias = true;              // dt_bias
@@ -66,6 +67,7 @@ struct ScanCase {
   static ScanCase dense(const Shape& shape, std::vector<int32_t> cu = {}) {
     ScanCase given{.shape = shape, .cu = std::move(cu), .row_gap = 0};
     given.shape.gated = true;
+    given.values = ScanValues::mild;
     return given;
   }
 };
@@ -125,11 +127,12 @@ class ScanCall : public FamilyCall<Self> {
     fill_normal(h0, seed, stream("h0").c_str());
     fill_normal(ghT, seed, stream("ghT").c_str());
     fill_uniform(D, seed, stream("D").c_str(), -1, 1);
-    fill_uniform(dt_bias, seed, stream("dt_bias").c_str(), -2, 0.5);
-    fill_uniform(dt, seed, stream("dt").c_str(), -4, 2);
-    fill_uniform(A, seed, stream("A").c_str(), -3, 2.8);
+    const bool mild = c.values == ScanValues::mild;
+    fill_uniform(dt_bias, seed, stream("dt_bias").c_str(), mild ? -1 : -2, 0.5);
+    fill_uniform(dt, seed, stream("dt").c_str(), mild ? -3 : -4, mild ? 1.5 : 2);
+    fill_uniform(A, seed, stream("A").c_str(), -3, mild ? 2 : 2.8);
     for (int64_t i = 0; i < A.count(); ++i) A[i] = -std::exp(A[i]);
-    if (c.values != ScanValues::trained) exaggerate(seed, stream_of(stream("extreme").c_str()));
+    if (c.values > ScanValues::mild) exaggerate(seed, stream_of(stream("extreme").c_str()));
     if (c.in_place) hT = h0;
     if (!c.accumulate) return;
     for (auto* sum : {&dA, &dD, &ddt_bias}) fill_normal(*sum, seed, stream("sums").c_str());

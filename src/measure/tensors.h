@@ -117,6 +117,8 @@ class Guarded : public Array {
   const T* data() const { return at(Side::host); }
   T& operator[](int64_t i) { return data()[i]; }
   const T& operator[](int64_t i) const { return data()[i]; }
+  /// Of a list of arrays, which are const where they only name a gradient's input.
+  T* raw() const { return reinterpret_cast<T*>(image(Side::host)); }
   std::span<T> span() { return {data(), static_cast<size_t>(count())}; }
   std::span<const T> span() const { return {data(), static_cast<size_t>(count())}; }
 

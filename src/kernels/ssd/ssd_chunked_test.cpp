@@ -1,39 +1,26 @@
 // What is particular to the chunked lines: walk and split, blocks of heads, mild and steep chunks.
-#include "core/simd_targets.h"
 #include "kernels/ssd/ssd_call_test.h"
 #include "kernels/ssd/ssd_chunk_plan.h"
-#include "measure/variant.h"
 
 namespace adder::ssd {
 namespace {
 
-SsdShape one_row(int64_t heads, int64_t groups) {
-  SsdShape shape;
-  shape.batch = 1;
-  shape.len = 101;
-  shape.heads = heads;
-  shape.head_dim = 19;
-  shape.state = 35;
-  shape.groups = groups;
-  shape.chunk = 16;
-  return shape;
-}
+SsdShape one_row(int64_t heads, int64_t groups) { return sizes(101, heads, 19, 35, groups); }
 
 template <class T>
 void walk_equals_split(const SsdShape& shape, const std::vector<int32_t>& cu, double decay) {
-  for (const std::string& name : lines_for<T>(shape)) {
-    if (!name.starts_with("chunked")) continue;
-    Call<T> walk(shape, cu), split(shape, cu);
+  for_each_line<T>(shape, [&](const Choice& choice) {
+    if (!choice.name.starts_with("chunked")) return;
+    auto walk = dense<T>(shape, cu), split = dense<T>(shape, cu);
     for (auto* call : {&walk, &split}) {
       for (int64_t i = 0; i < shape.heads; ++i) {
-        call->A[i] = static_cast<accumulate_t<T>>(-decay * static_cast<double>(i + 1));
+        call->A.set(i, -decay * static_cast<double>(i + 1));
       }
     }
-    walk.run({.name = name}, 1);
-    split.run({.name = name}, chunk_workers());
-    expect_same_bits(walk, split, name);
-    EXPECT_TRUE(same_bits(walk.saved, split.saved)) << name;
-  }
+    walk.run_both(1, choice);
+    split.run_both(chunk_workers(), choice);
+    expect_same_bits(walk, split, std::string(choice.name));
+  });
 }
 
 // One thread walks; two or more split what has too few rows: the same bits.
@@ -56,19 +43,17 @@ TEST(SsdChunked, WalkAndSplitGiveTheSameBits) {
 TEST(SsdChunked, BlocksOfHeadsMatchTheRecurrence) {
   const SsdShape shape = one_row(14, 2);
   ASSERT_GT(HeadBlocks(shape).per_group, 1);
-  Call<double> expected(shape), got(shape);
-  expected.run({.name = "recurrent"}, 1);
-  got.run({.name = "chunked"}, 2);
-  const auto close = [](const Guarded<double>& a, const Guarded<double>& b, const char* name) {
-    for (int64_t i = 0; i < a.count(); ++i) {
-      ASSERT_NEAR(a[i], b[i], 1e-10 * (1 + std::abs(a[i]))) << name << " " << i;
+  auto expected = dense<double>(shape), got = dense<double>(shape);
+  expected.run_both(1, {.name = "recurrent"});
+  got.run_both(2, {.name = "chunked"});
+  const auto a = expected.arrays(), b = got.arrays();
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!is_result(a[i]) || a[i].token == 0) continue;
+    for (int64_t k = 0; k < a[i].array->count(); ++k) {
+      const double value = a[i].array->value(k);
+      ASSERT_NEAR(value, b[i].array->value(k), 1e-10 * (1 + std::abs(value))) << a[i].name << k;
     }
-  };
-  close(expected.y, got.y, "y");
-  close(expected.dB, got.dB, "dB");
-  close(expected.dC, got.dC, "dC");
-  close(expected.dx, got.dx, "dx");
-  close(expected.ddt, got.ddt, "ddt");
+  }
 }
 
 TEST(SsdChunked, LongChunksAreLeftToOtherLines) {
@@ -78,22 +63,6 @@ TEST(SsdChunked, LongChunksAreLeftToOtherLines) {
     const bool chunked = std::string(line.info.name).starts_with("chunked");
     EXPECT_EQ(line.accepts(cpu_caps(), shape), !chunked) << line.info.name;
   }
-}
-
-TEST(SsdChunked, ProductsOfEveryUnitMatchDoubleSums) {
-  for (const auto& target : simd_targets()) {
-    force_simd_target(target.bits);
-    int run = 0;
-    for (const auto& variant : measure::ssd_product_variants(measure::Purpose::test)) {
-      if (!variant.accepted) continue;
-      const auto comparison = variant.check({.threads = 1});
-      EXPECT_TRUE(comparison.passed()) << target.name << " " << variant.line.name << " "
-                                       << variant.shape << ": " << comparison.describe();
-      ++run;
-    }
-    EXPECT_GT(run, 0);
-  }
-  force_simd_target(0);
 }
 
 }  // namespace
