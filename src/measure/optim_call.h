@@ -11,8 +11,8 @@ namespace adder::measure {
 
 struct AdamWCase {
   OptimShape shape;
-  AdamWConstants constants;
-  StepState state;
+  AdamWConstants constants = {};
+  StepState state = {};
   bool rounded = false;  // the parameters are stored in bf16, too
 
   std::string describe() const {

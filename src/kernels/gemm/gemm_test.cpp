@@ -5,39 +5,15 @@
 #include <algorithm>
 #include <cstring>
 
-#include "core/simd_targets.h"
-#include "core/workspace.h"
-#include "measure/evaluation.h"
+#include "measure/call_laws.h"
+#include "measure/gemm_call.h"
 #include "measure/sanitized.h"
-#include "measure/tensors.h"
-#include "measure/variant.h"
 
 namespace adder {
 namespace {
 
 using measure::Guarded;
-
-// Restores the best target when a test ends.
-struct EveryTarget : ::testing::Test {
-  ~EveryTarget() override { force_simd_target(0); }
-};
-
-TEST_F(EveryTarget, LinesAgreeWithReference) {
-  for (const auto& target : simd_targets()) {
-    force_simd_target(target.bits);
-    for (const auto& variant : measure::gemm_variants(measure::Purpose::test)) {
-      if (!variant.accepted) continue;
-      for (const int threads : {1, 2}) {
-        const auto result = variant.check({threads, 7});
-        // A product without elements has nothing to compare.
-        if (result.elements == 0 && result.faults.empty()) continue;
-        EXPECT_TRUE(result.passed())
-            << target.name << " " << variant.line.name << " " << dtype_name(variant.line.dtype)
-            << " " << variant.shape << " threads " << threads << ": " << result.describe();
-      }
-    }
-  }
-}
+using measure::Side;
 
 template <class TA, class TB, class TC>
 struct Product {
@@ -56,31 +32,25 @@ struct Product {
     part.m = rows;
     GemmArgs<TA, TB, TC> args;
     args.lda = shape.transpose_a ? shape.m : shape.k;
-    args.a = a.data() + first * (shape.transpose_a ? 1 : args.lda);
-    args.b = b.data();
     args.ldb = shape.transpose_b ? shape.k : shape.n;
-    Guarded<TC> c(rows * shape.n);
-    args.c = c.data();
     args.ldc = shape.n;
-    measure::run_planned(threads, [&](Context& context) { gemm(context, part, args, {line, 0}); });
+    Guarded<TC> c(rows * shape.n);
+    measure::run_on_device(
+        threads,
+        [&](Context& context) {
+          args.a = a.at(Side::device) + first * (shape.transpose_a ? 1 : args.lda);
+          args.b = b.at(Side::device);
+          args.c = c.at(Side::device);
+          gemm(context, part, args, {line, 0});
+        },
+        a, b, c);
     return c;
   }
   Guarded<TC> run(const char* line, int threads) { return run(line, threads, 0, shape.m); }
 };
 
-template <class T>
-bool same(const Guarded<T>& x, const T* y, int64_t count) {
-  return std::memcmp(x.data(), y, static_cast<size_t>(count) * sizeof(T)) == 0;
-}
-
 GemmShape shape_of(int64_t m, int64_t n, int64_t k, bool transpose_a, bool transpose_b) {
-  GemmShape shape;
-  shape.m = m;
-  shape.n = n;
-  shape.k = k;
-  shape.transpose_a = transpose_a;
-  shape.transpose_b = transpose_b;
-  return shape;
+  return {.m = m, .n = n, .k = k, .transpose_a = transpose_a, .transpose_b = transpose_b};
 }
 
 // The shapes of a training step, their halves, and odd ones.
@@ -111,9 +81,9 @@ void expect_same_bits_for_any_thread_count() {
       // The long products are for oneDNN, whose own blocking might look at the threads.
       if (std::max(shape.m, shape.k) == 2048 && line.info.name != std::string("onednn")) continue;
       const auto one = product.run(line.info.name, 1);
-      EXPECT_TRUE(same(one, product.run(line.info.name, 2).data(), one.count()))
+      EXPECT_TRUE(one.same_bits(product.run(line.info.name, 2)))
           << line.info.name << " " << shape.describe() << " 2 threads";
-      EXPECT_TRUE(same(one, product.run(line.info.name, 3).data(), one.count()))
+      EXPECT_TRUE(one.same_bits(product.run(line.info.name, 3)))
           << line.info.name << " " << shape.describe() << " 3 threads";
     }
   }
@@ -173,7 +143,7 @@ void expect_rows_do_not_depend_on_their_number() {
             for (const int64_t first : {int64_t{0}, int64_t{100}, 517 - rows}) {
               if (measure::kSanitized && first == 100) continue;
               const auto few = product.run(line.info.name, 1, first, rows);
-              EXPECT_TRUE(same(few, all.data() + first * n, rows * n))
+              EXPECT_TRUE(all.holds(few, first * n))
                   << line.info.name << " " << part.describe() << " of 517 rows, from " << first;
             }
           }
@@ -193,34 +163,19 @@ TEST(Gemm, RowsDoNotDependOnTheirNumberMixed) {
   expect_rows_do_not_depend_on_their_number<float, Bf16, float>();
 }
 
-// One perturbed element must turn the comparison red.
-TEST(Gemm, ComparisonSeesAPlantedDefect) {
-  measure::OutputCheck output;
-  output.name = "c";
-  output.expected = {1.0, 2.0, 3.0};
-  output.evaluated = output.expected;
-  output.absolute = output.expected;
-  output.got = {1.0, 2.0 * (1.0 + 1e-5), 3.0};
-  measure::Comparison comparison;
-  comparison.add(output);
-  EXPECT_FALSE(comparison.passed());
-}
-
-template <class Run>
-std::string error_of(const Run& run) {
-  try {
-    Workspace(1).run(run);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
+TEST(Gemm, APlantedDefectTurnsTheComparisonRed) {
+  measure::GemmCall<float, float, float> product({shape_of(7, 11, 13, false, true)}, 1);
+  Workspace workspace(1);
+  product.run(workspace, {Direction::forward}, {});
+  expect_defect_is_seen(product, "c", 30, 1e-4);
 }
 
 TEST(Gemm, TheDoorNamesTheField) {
-  std::vector<float> data(64);
-  GemmArgs<float, float, float> args{data.data(), 4, data.data(), 4, data.data(), 4, nullptr};
+  const Buffer memory(64 * sizeof(float), {MemoryKind::device});
+  auto* data = memory.as<float>();
+  GemmArgs<float, float, float> args{data, 4, data, 4, data, 4, nullptr};
   const auto call = [&](const GemmShape& shape) {
-    return error_of([&](Context& context) { gemm(context, shape, args); });
+    return measure::error_of([&](Context& context) { gemm(context, shape, args); });
   };
   EXPECT_EQ(call(shape_of(-1, 4, 4, false, true)), "gemm: m: bad shape: expected >= 0, got -1");
   EXPECT_EQ(call(shape_of(4, 4, 5, false, false)),
@@ -235,7 +190,7 @@ TEST(Gemm, TheDoorNamesTheField) {
   args.b = nullptr;  // also while memory is only planned
   EXPECT_THROW(Workspace(1).plan([&](Context& context) { gemm(context, plain, args); }), Error);
   EXPECT_EQ(call(shape_of(4, 4, 0, false, true)), "no error");
-  EXPECT_NE(error_of([&](Context& context) {
+  EXPECT_NE(measure::error_of([&](Context& context) {
               gemm(context, shape_of(4, 4, 4, false, false), args, {"row_dots", 0});
             }),
             "no error");

@@ -1,12 +1,9 @@
-#include <gtest/gtest.h>
-
 #include <bit>
 #include <cmath>
 #include <limits>
 
-#include "core/simd_targets.h"
 #include "kernels/pointwise/pointwise.h"
-#include "measure/evaluation.h"
+#include "measure/call_laws.h"
 
 namespace adder {
 namespace {
@@ -17,20 +14,21 @@ using measure::Guarded;
 // Runs test(threads) for every SIMD target and one and two threads.
 template <class Test>
 void for_targets_and_threads(const Test& test) {
-  for (const auto& target : simd_targets()) {
-    SCOPED_TRACE(target.name);
-    force_simd_target(target.bits);
+  measure::on_every_target([&] {
     for (const int threads : {1, 2}) test(threads);
-  }
-  force_simd_target(0);
+  });
 }
 
 template <class From, class To>
-Guarded<To> converted(const Guarded<From>& from, int threads) {
+Guarded<To> converted(Guarded<From> from, int threads) {
   Guarded<To> to(from.count());
-  measure::run_planned(threads, [&](Context& context) {
-    convert<From, To>(context, {1, from.count()}, {from.data(), to.data()});
-  });
+  measure::run_on_device(
+      threads,
+      [&](Context& context) {
+        convert<From, To>(context, {1, from.count()},
+                          {from.at(measure::Side::device), to.at(measure::Side::device)});
+      },
+      from, to);
   EXPECT_TRUE(to.intact());
   return to;
 }

@@ -1,15 +1,10 @@
 #include "kernels/pointwise/pointwise.h"
 
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <limits>
 
-#include "core/simd_targets.h"
-#include "core/workspace.h"
-#include "measure/evaluation.h"
-#include "measure/gradcheck.h"
-#include "measure/variant.h"
+#include "measure/call_laws.h"
+#include "measure/gate_call.h"
 
 namespace adder {
 namespace {
@@ -17,63 +12,18 @@ namespace {
 using measure::fill_normal;
 using measure::fill_uniform;
 using measure::Guarded;
-using measure::run_planned;
+using measure::on_every_target;
+using measure::run_on_device;
+using measure::Side;
 
-// Runs body once for each SIMD target.
-template <class Body>
-void on_every_target(const Body& body) {
-  for (const auto& target : simd_targets()) {
-    SCOPED_TRACE(target.name);
-    force_simd_target(target.bits);
-    body();
-  }
-  force_simd_target(0);
-}
-
-TEST(Pointwise, EveryLineMatchesTheReferenceOnEveryTarget) {
-  on_every_target([] {
-    for (const auto& variant : measure::pointwise_variants(measure::Purpose::test)) {
-      for (const int threads : {1, 2}) {
-        const auto comparison = variant.check({threads, 11});
-        EXPECT_TRUE(comparison.passed())
-            << direction_name(variant.direction) << " " << dtype_name(variant.line.dtype) << " "
-            << variant.shape << ": " << comparison.describe();
-      }
-    }
-  });
+template <class T>
+T* device(Guarded<T>& array) {
+  return array.at(Side::device);
 }
 
 TEST(Pointwise, GateGradientMatchesCentralDifferences) {
-  constexpr int64_t kWidth = 13;
-  Guarded<double> y(kWidth), gate(kWidth), gout(kWidth), out(kWidth), dy(kWidth), dgate(kWidth);
-  fill_normal(y, 1, "y");
-  fill_normal(gate, 1, "gate", 2);
-  fill_normal(gout, 1, "gout");
-  const PointwiseShape shape{1, kWidth};
-  const auto loss = [&] {
-    run_planned(1, [&](Context& c) {
-      gate_forward<double>(c, shape, {y.data(), kWidth, gate.data(), kWidth, out.data(), kWidth});
-    });
-    double sum = 0;
-    for (int64_t i = 0; i < kWidth; ++i) sum += gout[i] * out[i];
-    return sum;
-  };
-  run_planned(1, [&](Context& c) {
-    gate_backward<double>(c, shape,
-                          {y.data(), kWidth, gate.data(), kWidth, gout.data(), kWidth, dy.data(),
-                           kWidth, dgate.data(), kWidth});
-  });
-  for (auto [value, gradient] : {std::pair{&y, &dy}, {&gate, &dgate}}) {
-    for (int64_t i = 0; i < kWidth; ++i) {
-      const double kept = (*value)[i];
-      (*value)[i] = kept + 1e-5;
-      const double up = loss();
-      (*value)[i] = kept - 1e-5;
-      const double down = loss();
-      (*value)[i] = kept;
-      EXPECT_NEAR((up - down) / 2e-5, (*gradient)[i], 1e-8);
-    }
-  }
+  measure::GateCall<double> call({.shape = {1, 13}, .scale = 2}, 1);
+  expect_gradients(call, "gate");
 }
 
 // out (+)= the sums of 64 rows each, one block of rows after the other.
@@ -103,9 +53,12 @@ TEST(Pointwise, ColumnSumAddsRowsInFixedOrder) {
         for (const int threads : {1, 2, 3}) {
           Guarded<float> out(kWidth);
           for (int64_t c = 0; c < kWidth && accumulate; ++c) out[c] = 1;
-          run_planned(threads, [&](Context& c) {
-            column_sum<Bf16>(c, {rows, kWidth}, {g.data(), kStride, out.data(), accumulate});
-          });
+          run_on_device(
+              threads,
+              [&](Context& c) {
+                column_sum<Bf16>(c, {rows, kWidth}, {device(g), kStride, device(out), accumulate});
+              },
+              g, out);
           EXPECT_TRUE(out.intact());
           for (int64_t c = 0; c < kWidth; ++c) {
             double exact = accumulate ? 1 : 0, size = exact;
@@ -132,10 +85,13 @@ TEST(Pointwise, ConvertRoundsToNearestEven) {
     from[7] = std::nanf("");
     from[8] = INFINITY;
     from[9] = 3.4e38f;
-    run_planned(2, [&](Context& c) {
-      convert<float, Bf16>(c, {1, kCount}, {from.data(), to.data()});
-      convert<Bf16, float>(c, {1, kCount}, {to.data(), back.data()});
-    });
+    run_on_device(
+        2,
+        [&](Context& c) {
+          convert<float, Bf16>(c, {1, kCount}, {device(from), device(to)});
+          convert<Bf16, float>(c, {1, kCount}, {device(to), device(back)});
+        },
+        from, to, back);
     for (int64_t i = 0; i < kCount; ++i) {
       EXPECT_EQ(to[i].bits, Bf16(from[i]).bits) << i;
       if (i != 7) {
@@ -153,10 +109,13 @@ TEST(Pointwise, DecayAndItsGradient) {
     Guarded<double> a_log(kCount), a(kCount), da(kCount), da_log(kCount);
     fill_uniform(a_log, 6, "a_log", -8, 5);
     fill_normal(da, 6, "da");
-    run_planned(2, [&](Context& c) {
-      decay_forward<double>(c, {17, 59}, {a_log.data(), a.data()});
-      decay_backward<double>(c, {17, 59}, {a.data(), da.data(), da_log.data(), false});
-    });
+    run_on_device(
+        2,
+        [&](Context& c) {
+          decay_forward<double>(c, {17, 59}, {device(a_log), device(a)});
+          decay_backward<double>(c, {17, 59}, {device(a), device(da), device(da_log), false});
+        },
+        a_log, a, da, da_log);
     for (int64_t i = 0; i < kCount; ++i) {
       EXPECT_NEAR(a[i] / -std::exp(a_log[i]), 1.0, 1e-14);
       EXPECT_NEAR(da_log[i], da[i] * a[i], 1e-13 * (1 + std::abs(da[i] * a[i])));
@@ -176,14 +135,20 @@ void decays(double tolerance) {
     a_log[2] = 0;
     fill_normal(da, 1, "da");
     const PointwiseShape shape{1, count};
-    run_planned(threads, [&](Context& context) {
-      decay_forward<Acc>(context, shape, {a_log.data(), a.data()});
-      decay_backward<Acc>(context, shape, {a.data(), da.data(), once.data(), false});
-    });
+    run_on_device(
+        threads,
+        [&](Context& context) {
+          decay_forward<Acc>(context, shape, {device(a_log), device(a)});
+          decay_backward<Acc>(context, shape, {device(a), device(da), device(once), false});
+        },
+        a_log, a, da, once);
     da_log = once;
-    run_planned(threads, [&](Context& context) {
-      decay_backward<Acc>(context, shape, {a.data(), da.data(), da_log.data(), true});
-    });
+    run_on_device(
+        threads,
+        [&](Context& context) {
+          decay_backward<Acc>(context, shape, {device(a), device(da), device(da_log), true});
+        },
+        a, da, da_log);
     EXPECT_TRUE(a.intact() && once.intact() && da_log.intact());
     EXPECT_EQ(a[0], -std::numeric_limits<Acc>::infinity());
     EXPECT_EQ(a[1], 0);
@@ -203,22 +168,12 @@ TEST(Decay, IsMinusTheExponentialAndItsGradient) {
   decays<double>(24 * 0x1p-53);
 }
 
-template <class Run>
-std::string error_of(const Run& run) {
-  try {
-    Workspace(1).run(run);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 TEST(Pointwise, TheDoorsNameTheField) {
-  const auto none = [](const std::string& field) {
-    return "pointwise: " + field + ": bad shape: expected an array, got none";
-  };
-  Guarded<float> x(8), out(8);
-  GateForward<float> gate{x.data(), 3, x.data(), 4, out.data(), 4};
+  using measure::error_of;
+  const auto none = [](const std::string& field) { return measure::absent("pointwise: " + field); };
+  const Buffer memory(64, {MemoryKind::device});
+  auto *x = memory.as<float>(), *out = x + 8;
+  GateForward<float> gate{x, 3, x, 4, out, 4};
   const auto gated = [&] {
     return error_of([&](Context& c) { gate_forward<float>(c, {2, 4}, gate); });
   };
@@ -229,16 +184,16 @@ TEST(Pointwise, TheDoorsNameTheField) {
   EXPECT_EQ(error_of([&](Context& c) { gate_backward<float>(c, {2, 4}, {}); }), none("y"));
   EXPECT_EQ(error_of([&](Context& c) { convert<float, Bf16>(c, {-1, 2}, {}); }),
             "pointwise: rows: bad shape: expected >= 0, got -1");
-  EXPECT_EQ(error_of([&](Context& c) { convert<float, Bf16>(c, {1, 2}, {x.data(), nullptr}); }),
+  EXPECT_EQ(error_of([&](Context& c) { convert<float, Bf16>(c, {1, 2}, {x, nullptr}); }),
             none("to"));
   EXPECT_EQ(error_of([&](Context& c) { convert<float, Bf16>(c, {0, 2}, {}); }), "no error");
-  EXPECT_EQ(error_of([&](Context& c) { column_sum<float>(c, {2, 4}, {x.data(), 4, nullptr}); }),
+  EXPECT_EQ(error_of([&](Context& c) { column_sum<float>(c, {2, 4}, {x, 4, nullptr}); }),
             none("out"));
-  EXPECT_EQ(error_of([&](Context& c) { column_sum<float>(c, {2, 4}, {x.data(), 2, out.data()}); }),
+  EXPECT_EQ(error_of([&](Context& c) { column_sum<float>(c, {2, 4}, {x, 2, out}); }),
             "pointwise: g_stride: bad shape: expected >= 4 (width), got 2");
-  EXPECT_EQ(error_of([&](Context& c) { decay_forward<float>(c, {2, 4}, {x.data(), nullptr}); }),
+  EXPECT_EQ(error_of([&](Context& c) { decay_forward<float>(c, {2, 4}, {x, nullptr}); }),
             none("a"));
-  EXPECT_EQ(error_of([&](Context& c) { decay_backward<float>(c, {2, 4}, {x.data()}); }),
+  EXPECT_EQ(error_of([&](Context& c) { decay_backward<float>(c, {2, 4}, {x}); }),
             none("da"));
 }
 
