@@ -1,4 +1,4 @@
-// What is particular to the chunked lines: walk and split, blocks of heads, mild and steep chunks.
+// These concern the chunked lines alone: walk and split, blocks of heads, mild and steep chunks.
 #include "core/simd_targets.h"
 #include "kernels/ssd/ssd_call_test.h"
 #include "kernels/ssd/ssd_chunk_plan.h"
@@ -52,7 +52,7 @@ TEST(SsdChunked, WalkAndSplitGiveTheSameBits) {
   }
 }
 
-// Where a group is cut into blocks, dB and dC are sums over them.
+// A group may be cut into blocks: then dB and dC are sums over them.
 TEST(SsdChunked, BlocksOfHeadsMatchTheRecurrence) {
   const SsdShape shape = one_row(14, 2);
   ASSERT_GT(HeadBlocks(shape).per_group, 1);

@@ -123,7 +123,7 @@ TEST(Ssd, ExactLinesEqualTheirStepsBitForBit) {
   force_simd_target(0);
 }
 
-// Where the forms cross: docs/duality.md.
+// docs/duality.md shows the lengths at which one form becomes faster than another.
 template <class T>
 std::string picked(int64_t batch, int64_t len, int64_t state, Direction direction) {
   SsdShape shape;
@@ -306,8 +306,8 @@ TEST(Ssd, AccumulatingEqualsAWriteAndAnAdd) {
   force_simd_target(0);
 }
 
-// The state that enters chunk c of packed sequence q has the index cu[q] / chunk + q + c, and nothing
-// else of `saved` is written.
+// The state that enters chunk c of packed sequence q has the index cu[q] / chunk + q + c, and
+// nothing else of `saved` is written.
 TEST(Ssd, SavedStatesOfPackedSequencesHaveTheirPlaces) {
   const std::vector<int32_t> cu = {0, 0, 1, 3, 67, 68, 70, 70};
   SsdShape shape = small();
