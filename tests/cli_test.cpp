@@ -170,7 +170,7 @@ TEST_F(Cli, InfoKernels) {
     EXPECT_FALSE(row.find("directions")->as_array().empty()) << row.find("name")->as_string();
     EXPECT_GE(row.find("exact_class")->as_int(), 0);
   }
-  for (const char* family : {"s6", "conv1d", "norm", "gemm", "embed", "loss", "optim"}) {
+  for (const char* family : {"s6", "conv1d", "norm", "gemm", "embed", "loss", "adamw", "sample"}) {
     EXPECT_EQ(families.count(family), 1u) << family;
   }
 }

@@ -36,7 +36,7 @@ class PlannedContext {
     context_.threads = threads;
     context_.arena = &plan;
     call(context_);
-    arena_ = std::make_unique<Arena>(std::max<int64_t>(plan.peak_bytes(), kAlignment));
+    arena_ = std::make_unique<Arena>(std::max<int64_t>(plan.peak_bytes(), kAlignment), Memory{});
     context_.arena = arena_.get();
   }
   Context& context() { return context_; }

@@ -12,6 +12,7 @@
 #include "kernels/optim/optim.h"
 #include "kernels/pointwise/pointwise.h"
 #include "kernels/s6/s6.h"
+#include "kernels/sample/sample.h"
 #include "kernels/ssd/ssd.h"
 
 namespace adder::apps {
@@ -29,7 +30,7 @@ void append(std::vector<KernelRow>& rows, const char* family, std::span<const L>
   for (const L& line : lines) {
     KernelRow row{family, line.info, types, {}};
     for (const Direction direction : {Direction::forward, Direction::backward, Direction::step}) {
-      if (line.has(line.run, direction)) row.directions.push_back(direction);
+      if (line.run.has(direction)) row.directions.push_back(direction);
     }
     rows.push_back(std::move(row));
   }
@@ -43,7 +44,27 @@ void append_single_type(std::vector<KernelRow>& rows) {
   append(rows, "conv1d", conv1d_lines<T>(), types);
   append(rows, "gated_norm", gated_norm_lines<T>(), types);
   append(rows, "gate", gate_lines<T>(), types);
-  append(rows, "loss", loss_lines<T>(), types);
+  append(rows, "column_sum", column_sum_lines<T>(), types);
+}
+
+// Types of full precision only.
+template <class Acc>
+void append_full_precision(std::vector<KernelRow>& rows) {
+  const std::string types = type_names<Acc>();
+  append(rows, "decay", decay_lines<Acc>(), types);
+  append(rows, "adamw", adamw_lines<Acc>(), types);
+  append(rows, "squares", squares_lines<Acc>(), types);
+}
+
+// Logits, then their gradient.
+template <class L, class D>
+void append_loss(std::vector<KernelRow>& rows) {
+  append(rows, "loss", loss_lines<L, D>(), type_names<L, D>());
+}
+
+template <class From, class... To>
+void append_convert(std::vector<KernelRow>& rows) {
+  (append(rows, "convert", convert_lines<From, To>(), type_names<From, To>()), ...);
 }
 
 // Activations, then the residual stream.
@@ -83,8 +104,18 @@ std::vector<KernelRow> kernel_rows() {
   append_gemm<Bf16, Bf16, Bf16>(rows);
   append_gemm<Bf16, Bf16, float>(rows);
   append_gemm<float, Bf16, float>(rows);
-  append(rows, "optim", optim_lines<double>(), type_names<double>());
-  append(rows, "optim", optim_lines<float>(), type_names<float>());
+  append_full_precision<double>(rows);
+  append_full_precision<float>(rows);
+  append_loss<double, double>(rows);
+  append_loss<float, float>(rows);
+  append_loss<float, Bf16>(rows);
+  append(rows, "loss_sum", loss_sum_lines(), type_names<double>());
+  append(rows, "step_decision", decision_lines(), type_names<double>());
+  append(rows, "sample", sample_lines(), type_names<float>());
+  append_convert<double, double, float, Bf16, F16>(rows);
+  append_convert<float, double, float, Bf16, F16>(rows);
+  append_convert<Bf16, double, float, Bf16, F16>(rows);
+  append_convert<F16, double, float, Bf16, F16>(rows);
   std::stable_sort(rows.begin(), rows.end(),
                    [](const KernelRow& a, const KernelRow& b) { return a.family < b.family; });
   return rows;

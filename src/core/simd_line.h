@@ -1,6 +1,6 @@
 // How the functions of table lines reach the code of a SIMD target. A file that Highway's
-// foreach_target compiles once for each target defines them there with ADDER_SIMD_FUNCTIONS and once
-// for all under HWY_ONCE with ADDER_SIMD_DISPATCH, both in namespace adder.
+// foreach_target compiles once for each target defines them there with ADDER_SIMD_FUNCTIONS and
+// once for all under HWY_ONCE with ADDER_SIMD_DISPATCH, both in namespace adder.
 #pragma once
 
 #include "core/context.h"
@@ -18,7 +18,8 @@
     RUN(shape, args, exec);                                                  \
   }
 
-/// FUNCTION(shape, args, exec), a template declared by the family, calls those of the target in use.
+/// FUNCTION(shape, args, exec), a template declared by the family, calls those of the target in
+/// use.
 #define ADDER_SIMD_DISPATCH(NAME, SHAPE, ARGS, FUNCTION)                   \
   HWY_EXPORT(NAME##_f64);                                                  \
   HWY_EXPORT(NAME##_f32);                                                  \

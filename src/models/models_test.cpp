@@ -25,7 +25,7 @@ TEST_P(ModelGradient, MatchesCentralDifferencesInDouble) {
     if (!model->params().info(p).alias_of.empty()) continue;
     auto values = store.read(p);
     for (size_t i = 0; i < values.size(); ++i) {
-      values[i] += 0.05 * normal(9, static_cast<uint64_t>(p), i);
+      values[i] += 0.05 * normal(9, 9, static_cast<uint64_t>(model->params().offset(p)) + i);
     }
     store.write(p, 0, static_cast<int64_t>(values.size()), values.data());
   }

@@ -149,10 +149,14 @@ TEST_P(FenceTools, RunsOperators) {
 }
 
 TEST_P(FenceTools, Measures) {
-  for (const char* family : {"s6", "conv1d", "optim", "sample", "train"}) {
-    const RunResult bench = run_fenced({"bench", family, "--filter", dtype(), "--min-time", "0",
-                                        "--threads", "2", "--no-reference", "--json"});
-    EXPECT_EQ(bench.code, 0) << family << bench.err;
+  for (const auto& [family, filter] : {std::pair("s6", "len 1 dim 1536"), {"train", "mamba2"}}) {
+    const std::vector<std::string> bench = {"bench",   family, "--filter",   dtype(),
+                                            "--filter", filter, "--min-time", "0",
+                                            "--threads", "2",    "--no-reference", "--json"};
+    const RunResult result = run_fenced(bench);
+    EXPECT_EQ(result.code, 0) << family << result.err;
+    EXPECT_TRUE(contains(result.out, "median_us")) << result.out;
+    EXPECT_TRUE(is_segmentation_fault(run_fenced(bench, 3))) << family;
   }
 }
 INSTANTIATE_TEST_SUITE_P(fence_types, FenceTools, testing::Values(kKinds[0], kKinds[1]),

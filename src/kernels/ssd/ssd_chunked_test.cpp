@@ -1,4 +1,4 @@
-// What is particular to the chunked lines: walk and split, blocks of heads, mild and steep chunks.
+// These concern the chunked lines alone: walk and split, blocks of heads, mild and steep chunks.
 #include "kernels/ssd/ssd_call_test.h"
 #include "kernels/ssd/ssd_chunk_plan.h"
 

@@ -65,7 +65,7 @@ TEST(Ssd, ExactLinesEqualTheirStepsBitForBit) {
   });
 }
 
-// Where the forms cross: docs/duality.md.
+// docs/duality.md shows the lengths at which one form becomes faster than another.
 template <class T>
 std::string picked(int64_t batch, int64_t len, int64_t state, Direction direction) {
   SsdShape shape = sizes(len, 24, 64, state, 1, 64);
