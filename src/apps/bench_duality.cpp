@@ -6,17 +6,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 #include <map>
+#include <memory>
 #include <vector>
 
-#include "apps/duality_calls.h"
 #include "apps/duality_plot.h"
 #include "apps/output.h"
 #include "core/simd_targets.h"
 #include "measure/ceilings.h"
 #include "measure/report.h"
+#include "measure/s6_call.h"
+#include "measure/ssd_call.h"
 #include "measure/timing.h"
 
 namespace adder::apps {
@@ -35,6 +36,13 @@ SsdShape ssd_shape(int64_t len, int64_t state) {
   shape.state = state;
   shape.chunk = ssd_chunk_for(kHeadDim, state);
   return shape;
+}
+
+/// The call C of a shape as a model would make it. A state enters and leaves, with gradients for both.
+template <class C, class Shape>
+std::unique_ptr<C> model_call(const Shape& shape) {
+  const measure::ArenaLayout layout;
+  return std::make_unique<C>(typename C::Given{.shape = shape, .bias = false}, 1);
 }
 
 /// Microseconds forward and of forward with backward.
@@ -62,38 +70,38 @@ class Bench {
   }
 
  private:
-  measure::Timing time_call(const std::function<void()>& run) const {
-    const auto begin = std::chrono::steady_clock::now();
-    run();
-    const std::chrono::duration<double, std::micro> first =
-        std::chrono::steady_clock::now() - begin;
-    if (first.count() > kLongUs) return {first.count(), first.count(), 0, 1};
-    return measure::time_runs(run, 3, options_.min_seconds, 4 * options_.min_seconds);
+  measure::Timing time_call(const Context& context, const std::function<void()>& run) const {
+    const double first = context.backend().elapsed_us(context.stream, run);
+    if (first > kLongUs) return {first, first, 0, 1};
+    return measure::time_runs(run, 3, options_.min_seconds, 4 * options_.min_seconds, context);
   }
   /// Microseconds of the shortest run so far.
   template <class Call>
   double one(Call& call, const char* family, const std::string& line, Direction direction) {
-    measure::BenchRow& row = rows_[fmt::format("{} {} {} {}", family, call.shape.describe(), line,
-                                               direction_name(direction))];
+    const auto& shape = call.given.shape;
+    measure::BenchRow& row =
+        rows_[fmt::format("{} {} {} {}", family, shape.describe(), line, direction_name(direction))];
     if (row.best_us > kLongUs) return row.best_us;
-    const auto run = [&](Context& context) {
-      direction == Direction::forward ? call.forward(context, line) : call.backward(context, line);
-    };
-    PlannedContext planned(options_.threads, run);
-    const auto timing = time_call([&] { run(planned.context()); });
+    Workspace workspace(options_.threads);
+    call.upload(workspace.context());
+    const auto timing = time_call(workspace.context(), [&] {
+      workspace.run(Workspace::Key{}, [&](Context& context) {
+        call.door(context, direction, {.name = line});
+      });
+    });
     if (row.runs > 0 && row.best_us <= timing.best_us) return row.best_us;
     row.family = family;
     row.line = line;
     row.direction = direction_name(direction);
     row.dtype = "f32";
-    row.shape = call.shape.describe();
+    row.shape = shape.describe();
     row.simd = simd_target_name();
     row.threads = options_.threads;
     row.median_us = timing.median_us;
     row.best_us = timing.best_us;
     row.spread = timing.spread;
     row.runs = timing.runs;
-    set_rates(row, call.shape.cost(direction, Dtype::f32), Dtype::f32);
+    set_rates(row, shape.cost(direction, Dtype::f32), Dtype::f32);
     return row.best_us;
   }
 
@@ -120,9 +128,9 @@ Curves measure_lengths(const DualityOptions& options, Bench& bench) {
   for (int pass = 0; pass < kPasses; ++pass) {
     curves = {};
     for (const int64_t len : lengths_of(options)) {
-      SsdCall call(ssd_shape(len, kState));
+      const auto call = model_call<measure::SsdCall<float>>(ssd_shape(len, kState));
       for (const char* form : kForms) {
-        const Times times = bench.measure(call, "ssd", form);
+        const Times times = bench.measure(*call, "ssd", form);
         curves.forward[form].push_back({static_cast<double>(len), times.forward});
         curves.training[form].push_back({static_cast<double>(len), times.training});
       }
@@ -200,12 +208,12 @@ void print_claims(const DualityOptions& options, Bench& bench) {
     Times ours, floor;
   };
   const auto ssd = [&](int64_t state) -> Measured {
-    SsdCall call(ssd_shape(len, state));
-    return {bench.measure(call, "ssd", "chunked"), floors(call.shape, options.threads)};
+    const auto call = model_call<measure::SsdCall<float>>(ssd_shape(len, state));
+    return {bench.measure(*call, "ssd", "chunked"), floors(call->given.shape, options.threads)};
   };
   const auto scan = [&](int64_t state) -> Measured {
-    S6Call call(scan_shape(state));
-    return {bench.measure(call, "s6", "chunked"), floors(call.shape, options.threads)};
+    const auto call = model_call<measure::S6Call<float>>(scan_shape(state));
+    return {bench.measure(*call, "s6", "chunked"), floors(call->given.shape, options.threads)};
   };
   Measured scan16, scan64, ssd16, ssd64, ssd128;
   for (int pass = 0; pass < kPasses; ++pass) {

@@ -149,20 +149,37 @@ bool OpInputs::flag(std::string_view name, bool fallback) {
   return value == 1;
 }
 
-OpArray<int32_t> OpInputs::sequence_starts(int64_t batch, int64_t len) {
+std::vector<int32_t> OpInputs::sequence_starts(int64_t batch, int64_t len) {
   constexpr std::string_view kName = "cu_seqlens";
   if (!has(kName)) return {};
   const std::vector<int64_t> shape = sizes(kName, {"sequences + 1"});
   if (shape[0] < 2) fail(kName, "wrong shape", "at least 2 entries", shape_text(shape));
   if (batch != 1) fail(kName, "packed sequences", "batch 1", std::to_string(batch));
-  OpArray<int32_t> starts = read<int32_t>(kName, shape);
-  const int32_t* begin = starts.data();
-  const int32_t* end = begin + shape[0];
-  if (*begin != 0 || end[-1] != len || !std::is_sorted(begin, end)) {
+  const OpArray<int32_t> read_starts = read<int32_t>(kName, shape);
+  const std::vector<int32_t> starts(read_starts.data(), read_starts.data() + shape[0]);
+  if (starts.front() != 0 || starts.back() != len ||
+      !std::is_sorted(starts.begin(), starts.end())) {
     fail(kName, "wrong sequence bounds", fmt::format("ascending from 0 to the length {}", len),
-         fmt::format("[{}]", fmt::join(begin, end, ", ")));
+         fmt::format("[{}]", fmt::join(starts, ", ")));
   }
   return starts;
+}
+
+void OpInputs::read_into(std::string_view name, const std::vector<int64_t>& shape,
+                         measure::Array& array) {
+  has(name);  // known from here on
+  const TensorInfo info = file_.info(name);
+  if (info.shape != shape) fail(name, "wrong shape", shape_text(shape), shape_text(info.shape));
+  std::byte* data = array.image(measure::Side::host);
+  switch (array.dtype()) {
+    case Dtype::f64:
+      return file_.read_as(name, reinterpret_cast<double*>(data));
+    case Dtype::f32:
+      return file_.read_as(name, reinterpret_cast<float*>(data));
+    default:
+      ADDER_CHECK(array.dtype() == Dtype::bf16);
+      return file_.read_as(name, reinterpret_cast<Bf16*>(data));
+  }
 }
 
 void OpInputs::fail(std::string_view name, std::string what, std::string expected,
@@ -181,6 +198,56 @@ std::vector<std::string> OpInputs::unknown_names() const {
     if (!carried && !asked) unknown.push_back(name);
   }
   return unknown;
+}
+
+void read_call(const OpRequest& request, OpInputs& in, const OpShapes& shapes,
+               measure::Call& call) {
+  std::vector<const char*> upstream;
+  bool any = false;
+  for (const measure::Listed& each : call.arrays()) {
+    const auto shape = shapes.find(each.name);
+    if (each.role == measure::Role::input && shape != shapes.end()) {
+      in.read_into(each.name, shape->second, *each.array);
+    } else if (each.role == measure::Role::upstream && request.grads) {
+      upstream.push_back(each.name);
+      if (in.has(each.name)) {
+        in.read_into(each.name, shapes.at(each.name), *each.array);
+        any = true;
+      } else if (each.token > 0) {
+        each.array->zero();  // an upstream gradient of tokens is needed
+      } else {
+        *each.array = measure::Array();
+      }
+    } else if (each.role == measure::Role::gradient && !each.of->present()) {
+      *each.array = measure::Array();
+    } else if (each.role != measure::Role::input) {
+      each.array->zero();
+    }
+  }
+  if (request.grads && !any) {
+    in.fail("gy", "--grads", fmt::format("{}", fmt::join(upstream, " or ")), "neither");
+  }
+}
+
+void OpOutputs::add_call(std::unique_ptr<measure::Call> call, const OpShapes& shapes, bool grads) {
+  const auto all = call->arrays();
+  const auto name_of = [&](const measure::Array* array) {
+    return std::string(std::find_if(all.begin(), all.end(), [&](const measure::Listed& each) {
+                         return each.array == array;
+                       })->name);
+  };
+  for (const measure::Listed& each : all) {
+    const bool gradient = each.written(Direction::backward);
+    const std::string source = gradient ? name_of(each.of) : each.name;
+    const auto shape = shapes.find(source);
+    if (!(gradient ? grads : each.written(Direction::forward)) || shape == shapes.end()) continue;
+    const auto bytes = static_cast<size_t>(each.array->count() * dtype_bytes(each.array->dtype()));
+    sources_.push_back({(gradient ? "d_" : "") + source,
+                        each.array->dtype(),
+                        shape->second,
+                        {each.array->image(measure::Side::host), bytes}});
+  }
+  calls_.push_back(std::move(call));
 }
 
 void add_op_command(CLI::App& app) {

@@ -1,9 +1,13 @@
-// `adder op`: one operator on tensors from a safetensors file. An operator is one file op_NAME.cpp
-// with one function, and one line in op.cpp.
+// `adder op` runs one operator on tensors from a safetensors file. An operator is one file op_NAME.cpp
+// with one function, and one line in op.cpp: it reads the shape and the options from the file and
+// makes the family's call (measure/call.h), whose list of arrays says what else is read and written.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,7 +18,9 @@
 #include "core/dtype.h"
 #include "core/error.h"
 #include "core/kernel_table.h"
+#include "core/workspace.h"
 #include "formats/safetensors.h"
+#include "measure/call.h"
 
 namespace adder::apps {
 
@@ -59,6 +65,8 @@ class OpInputs {
   /// A required tensor of this shape, converted to T.
   template <class T>
   OpArray<T> read(std::string_view name, const std::vector<int64_t>& shape);
+  /// A required tensor of this shape, converted to the type of the array, into its host image.
+  void read_into(std::string_view name, const std::vector<int64_t>& shape, measure::Array& array);
   /// Absent if the file has none.
   template <class T>
   OpArray<T> read_if(std::string_view name, const std::vector<int64_t>& shape) {
@@ -66,8 +74,8 @@ class OpInputs {
   }
   /// One element, 0 or 1.
   bool flag(std::string_view name, bool fallback);
-  /// `cu_seqlens` (sequences + 1): ascending from 0 to `len`; absent: not packed.
-  OpArray<int32_t> sequence_starts(int64_t batch, int64_t len);
+  /// `cu_seqlens` (sequences + 1): ascending from 0 to `len`; empty: not packed.
+  std::vector<int32_t> sequence_starts(int64_t batch, int64_t len);
 
   [[noreturn]] void fail(std::string_view name, std::string what, std::string expected,
                          std::string got) const;
@@ -84,6 +92,9 @@ extern template OpArray<double> OpInputs::read(std::string_view, const std::vect
 extern template OpArray<float> OpInputs::read(std::string_view, const std::vector<int64_t>&);
 extern template OpArray<Bf16> OpInputs::read(std::string_view, const std::vector<int64_t>&);
 extern template OpArray<int32_t> OpInputs::read(std::string_view, const std::vector<int64_t>&);
+
+/// The file's shape of each array of a call that the file may hold, by the array's name.
+using OpShapes = std::map<std::string, std::vector<int64_t>, std::less<>>;
 
 /// Collects what is to be written.
 class OpOutputs {
@@ -106,6 +117,9 @@ class OpOutputs {
   }
   const std::vector<TensorSource>& tensors() const { return sources_; }
 
+  /// The call's outputs, and with `grads` the gradients of its inputs as d_<input>.
+  void add_call(std::unique_ptr<measure::Call> call, const OpShapes& shapes, bool grads);
+
   /// What ran, in the order of the calls.
   void add_line(std::string_view name) { lines_.emplace_back(name); }
   const std::vector<std::string>& lines() const { return lines_; }
@@ -113,6 +127,7 @@ class OpOutputs {
  private:
   std::vector<TensorSource> sources_;
   std::vector<Buffer> buffers_;
+  std::vector<std::unique_ptr<measure::Call>> calls_;
   std::vector<std::string> lines_;
 };
 
@@ -139,30 +154,30 @@ void check_impl(const OpRequest& request, std::span<const L> lines) {
   throw UsageError({"unknown implementation", "--impl", names, request.impl});
 }
 
-/// Runs call(context) twice: over a measuring arena, then over one of the size that it needs.
-template <class Call>
-void run_planned(int threads, const Call& call) {
-  Context context;
-  context.threads = threads;
-  Arena plan;
-  context.arena = &plan;
-  call(context);
-  Arena arena(plan.peak_bytes());
-  context.arena = &arena;
-  call(context);
-}
-
-/// Notes the lines that the doors will choose; throws Error if none serves the shape.
-template <class L, class Shape>
-void note_lines(const char* family, std::span<const L> lines, const Shape& shape,
-                const OpRequest& request, OpOutputs& out) {
-  Context context;
-  context.threads = request.threads;
-  const Choice choice{request.impl, 0};
-  const Caps caps = context.caps();
-  out.add_line(pick_line(family, lines, caps, shape, Direction::forward, choice).info.name);
-  if (!request.grads) return;
-  out.add_line(pick_line(family, lines, caps, shape, Direction::backward, choice).info.name);
+/// Reads the arrays of `call` that `shapes` names: inputs that the call has, and with --grads the
+/// upstream gradients that the file has.
+void read_call(const OpRequest& request, OpInputs& in, const OpShapes& shapes, measure::Call& call);
+/// Runs forward and, asked for gradients, backward, through the reference or the family's table;
+/// `out` owns the call and its results from there on. Throws Error if no line serves the shape.
+template <class C, class L>
+void run_call(const char* family, std::span<const L> lines, const OpRequest& request,
+              const OpShapes& shapes, std::unique_ptr<C> call, OpOutputs& out) {
+  std::vector<Direction> directions{Direction::forward};
+  if (request.grads) directions.push_back(Direction::backward);
+  if (request.reference()) {
+    out.add_line(OpRequest::kReference);
+    for (const Direction direction : directions) call->reference(direction, false, nullptr);
+  } else {
+    Workspace workspace(request.threads);
+    const Choice choice{.name = request.impl};
+    for (const Direction direction : directions) {
+      out.add_line(pick_line(family, lines, workspace.context().caps, call->given.shape, direction,
+                             choice)
+                       .info.name);
+    }
+    call->run(workspace, directions, choice);
+  }
+  out.add_call(std::move(call), shapes, request.grads);
 }
 
 /// Calls `run` with a value of the storage type.

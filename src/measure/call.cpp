@@ -85,7 +85,7 @@ void Call::download() {
   for (const Listed& each : arrays()) each.array->download();
 }
 
-void Call::run(Workspace& workspace, std::initializer_list<Direction> directions,
+void Call::run(Workspace& workspace, const std::vector<Direction>& directions,
                const Choice& choice) {
   upload(workspace.context());
   workspace.run([&](Context& context) {

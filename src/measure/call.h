@@ -5,7 +5,6 @@
 #pragma once
 
 #include <functional>
-#include <initializer_list>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -107,7 +106,7 @@ class Call {
   void upload(const Context& context);
   void download();
   /// Uploads, runs the doors of these directions one after the other, downloads.
-  void run(Workspace& workspace, std::initializer_list<Direction> directions, const Choice& choice);
+  void run(Workspace& workspace, const std::vector<Direction>& directions, const Choice& choice);
   /// Forward and backward on so many threads.
   void run_both(int threads, const Choice& choice = {});
   /// False where the table says that the line does not take the shape here. Uploads.

@@ -1,6 +1,7 @@
 // One call of `conv1d`.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,8 @@ struct Conv1dCase {
   Conv1dShape shape;
   std::vector<int32_t> cu = {};  // packed: the boundaries
   bool bias = true;
-  bool state = true;        // s0, gsT, ds0
+  bool state = true;        // s0, ds0
+  std::optional<bool> upstream_state = {};  // gsT; unset: as `state`
   bool final_state = true;  // sT
   bool in_place = false;    // sT is s0
   bool indexed = false;     // state_index
@@ -67,7 +69,8 @@ class Conv1dCall : public FamilyCall<Conv1dCall<T>> {
     make_arrays(c.bias, shape.channels, bias, dbias);
     make_arrays(c.state, c.slots() * c.state_numbers(), s0);
     make_arrays(c.final_state, c.slots() * c.state_numbers(), sT);
-    make_arrays(c.state, shape.state_rows() * c.state_numbers(), gsT, ds0);
+    make_arrays(c.state, shape.state_rows() * c.state_numbers(), ds0);
+    make_arrays(c.upstream_state.value_or(c.state), shape.state_rows() * c.state_numbers(), gsT);
     sequence.make(c);
   }
   Conv1dCall(const Given& c, uint64_t seed) : Conv1dCall(c) {

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cmath>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "core/view.h"
 #include "measure/sequence_call.h"
 
 namespace adder::measure {
@@ -25,13 +27,15 @@ struct ScanCase {
   std::vector<int32_t> cu = {};  // packed: the boundaries
   bool skip = true;              // D
   bool bias = true;              // dt_bias
-  bool state = true;             // h0, ghT, dh0
+  bool state = true;             // h0, dh0
+  std::optional<bool> upstream_state = {};  // ghT; unset: as `state`
   bool final_state = true;       // hT
   bool in_place = false;         // hT is h0
   bool saves = true;             // forward keeps what backward needs
   bool indexed = false;          // state_index
   bool reversed = false;         // order
-  bool constant = false;         // one row of B and C for all tokens
+  bool constant_B = false;       // one row for all tokens
+  bool constant_C = false;
   bool sparse = false;           // only some gradients are asked for
   bool accumulate = false;       // gradients of parameters are added to
   double dt_min = -INFINITY;
@@ -53,7 +57,8 @@ struct ScanCase {
         .on(!saves, "inference")
         .on(indexed, "indexed")
         .on(reversed, "reversed")
-        .on(constant, "constant")
+        .on(constant_B, "constant_B")
+        .on(constant_C, "constant_C")
         .on(sparse, "sparse")
         .on(accumulate, "accumulate")
         .on(std::isfinite(dt_min) || std::isfinite(dt_max), "limits")
@@ -102,8 +107,9 @@ class ScanCall : public FamilyCall<Self> {
     make_arrays(shape.gated && full, tokens, dz);
     make_arrays(true, steps, dt);
     make_arrays(full, steps, ddt);
-    make_arrays(true, shared, B, C, dB);
-    make_arrays(full, shared, dC);
+    make_arrays(true, c.constant_B ? sizes.shared : shared, B, dB);
+    make_arrays(true, c.constant_C ? sizes.shared : shared, C);
+    make_arrays(full, C.count(), dC);
     make_arrays(true, sizes.rates, A, dA);
     make_arrays(c.skip, sizes.skip, D);
     make_arrays(full, sizes.skip, dD);
@@ -111,7 +117,7 @@ class ScanCall : public FamilyCall<Self> {
     make_arrays(full, sizes.bias, ddt_bias);
     make_arrays(c.state, c.slots() * sizes.state, h0);
     make_arrays(c.final_state, c.slots() * sizes.state, hT);
-    make_arrays(c.state, shape.state_rows() * sizes.state, ghT);
+    make_arrays(c.upstream_state.value_or(c.state), shape.state_rows() * sizes.state, ghT);
     make_arrays(c.state && full, shape.state_rows() * sizes.state, dh0);
     saved = Guarded<Acc>(shape.saved_elements());
     sequence.make(c);
@@ -144,8 +150,8 @@ class ScanCall : public FamilyCall<Self> {
     return {data, given.shape.len * stride + given.row_gap, stride, given.channel_stride};
   }
   template <class U>
-  TokenView<U> shared_view(U* data) const {
-    if (given.constant) return {data, 0, 0, 1};
+  TokenView<U> shared_view(U* data, bool constant) const {
+    if (constant) return {data, 0, 0, 1};
     const int64_t stride = sizes.shared + given.gap;
     return {data, given.shape.len * stride + given.row_gap, stride, 1};
   }
@@ -155,8 +161,8 @@ class ScanCall : public FamilyCall<Self> {
     Self::tokens_of(in) = view(x.at(side), sizes.tokens);
     in.dt = view(dt.at(side), sizes.steps);
     in.z = view(z.at(side), sizes.tokens);
-    in.B = shared_view(B.at(side));
-    in.C = shared_view(C.at(side));
+    in.B = shared_view(B.at(side), given.constant_B);
+    in.C = shared_view(C.at(side), given.constant_C);
     in.A = A.at(side);
     in.D = D.at(side);
     in.dt_bias = dt_bias.at(side);
@@ -190,8 +196,8 @@ class ScanCall : public FamilyCall<Self> {
     Self::tokens_gradient_of(args) = view(dx.at(side), sizes.tokens);
     args.ddt = view(ddt.at(side), sizes.steps);
     args.dz = view(dz.at(side), sizes.tokens);
-    args.dB = shared_view(dB.at(side));
-    args.dC = shared_view(dC.at(side));
+    args.dB = shared_view(dB.at(side), given.constant_B);
+    args.dC = shared_view(dC.at(side), given.constant_C);
     args.dA = dA.at(side);
     args.dD = dD.at(side);
     args.ddt_bias = ddt_bias.at(side);
@@ -203,8 +209,8 @@ class ScanCall : public FamilyCall<Self> {
   void list(ArrayList& arrays) override {
     arrays.input(Self::kTokens, x).by_token(sizes.tokens);
     arrays.input("dt", dt).by_token(sizes.steps);
-    arrays.input("B", B).by_token(sizes.shared);
-    arrays.input("C", C).by_token(sizes.shared);
+    arrays.input("B", B).by_token(given.constant_B ? 0 : sizes.shared);
+    arrays.input("C", C).by_token(given.constant_C ? 0 : sizes.shared);
     arrays.input("z", z).by_token(sizes.tokens);
     arrays.input("A", A);
     arrays.input("D", D);
@@ -218,8 +224,8 @@ class ScanCall : public FamilyCall<Self> {
     arrays.upstream("ghT", ghT, hT).by_row(sizes.state);
     arrays.gradient(Self::kTokensGradient, dx, x).by_token(sizes.tokens);
     arrays.gradient("ddt", ddt, dt).by_token(sizes.steps);
-    arrays.gradient("dB", dB, B).by_token(sizes.shared);
-    arrays.gradient("dC", dC, C).by_token(sizes.shared);
+    arrays.gradient("dB", dB, B).by_token(given.constant_B ? 0 : sizes.shared);
+    arrays.gradient("dC", dC, C).by_token(given.constant_C ? 0 : sizes.shared);
     arrays.gradient("dz", dz, z).by_token(sizes.tokens);
     arrays.gradient("dA", dA, A);
     arrays.gradient("dD", dD, D);

@@ -70,6 +70,9 @@ class Array {
   /// Device to host, rings included.
   void download();
 
+  /// Where the elements begin; null where the array is absent.
+  std::byte* image(Side side) const;
+
   // What follows is about the host image.
 
   /// True while nobody wrote outside the array.
@@ -91,7 +94,6 @@ class Array {
 
  protected:
   Array(int64_t count, int64_t element_bytes, Dtype dtype);
-  std::byte* image(Side side) const;
 
  private:
   int64_t first_byte() const { return first_ * element_bytes_; }

@@ -145,7 +145,7 @@ TEST(S6, ConstantRowsEqualRepeatedRows) {
   }
   repeated.run_both(1, {.name = "sequential"});
   S6Case constant_given = given;
-  constant_given.constant = true;
+  constant_given.constant_B = constant_given.constant_C = true;
   S6Call<double> constant(constant_given, 1);
   constant.run_both(1, {.name = "sequential"});
   EXPECT_TRUE(constant.y.same_bits(repeated.y));
