@@ -79,15 +79,14 @@ class Bench {
   template <class Call>
   double one(Call& call, const char* family, const std::string& line, Direction direction) {
     const auto& shape = call.given.shape;
-    measure::BenchRow& row =
-        rows_[fmt::format("{} {} {} {}", family, shape.describe(), line, direction_name(direction))];
+    measure::BenchRow& row = rows_[fmt::format("{} {} {} {}", family, shape.describe(), line,
+                                               direction_name(direction))];
     if (row.best_us > kLongUs) return row.best_us;
     Workspace workspace(options_.threads);
     call.upload(workspace.context());
     const auto timing = time_call(workspace.context(), [&] {
-      workspace.run(Workspace::Key{}, [&](Context& context) {
-        call.door(context, direction, {.name = line});
-      });
+      workspace.run(Workspace::Key{},
+                    [&](Context& context) { call.door(context, direction, {.name = line}); });
     });
     if (row.runs > 0 && row.best_us <= timing.best_us) return row.best_us;
     row.family = family;

@@ -1,6 +1,7 @@
-// `adder op` runs one operator on tensors from a safetensors file. An operator is one file op_NAME.cpp
-// with one function, and one line in op.cpp: it reads the shape and the options from the file and
-// makes the family's call (measure/call.h), whose list of arrays says what else is read and written.
+// `adder op` runs one operator on tensors from a safetensors file. An operator is one file
+// op_NAME.cpp with one function, and one line in op.cpp: it reads the shape and the options from
+// the file and makes the family's call (measure/call.h), whose list of arrays says what else is
+// read and written.
 #pragma once
 
 #include <algorithm>
@@ -171,9 +172,9 @@ void run_call(const char* family, std::span<const L> lines, const OpRequest& req
     Workspace workspace(request.threads);
     const Choice choice{.name = request.impl};
     for (const Direction direction : directions) {
-      out.add_line(pick_line(family, lines, workspace.context().caps, call->given.shape, direction,
-                             choice)
-                       .info.name);
+      out.add_line(
+          pick_line(family, lines, workspace.context().caps, call->given.shape, direction, choice)
+              .info.name);
     }
     call->run(workspace, directions, choice);
   }

@@ -1,6 +1,6 @@
-// `adder op conv1d`. Tensors: x (batch, len, channels); w (channels, width); bias (channels); s0 (rows,
-// width - 1, channels) with a row for each batch row or packed sequence; flag silu (default 0);
-// cu_seqlens -> y, sT. Upstream gradients gy, gsT.
+// `adder op conv1d`. Tensors: x (batch, len, channels); w (channels, width); bias (channels); s0
+// (rows, width - 1, channels) with a row for each batch row or packed sequence; flag silu (default
+// 0); cu_seqlens -> y, sT. Upstream gradients gy, gsT.
 #include <memory>
 
 #include "apps/op.h"
@@ -32,10 +32,14 @@ measure::Conv1dCase read_case(OpInputs& in) {
 OpShapes shapes_of(const Conv1dShape& shape) {
   const std::vector<int64_t> tokens = {shape.batch, shape.len, shape.channels};
   const std::vector<int64_t> state = {shape.state_rows(), shape.width - 1, shape.channels};
-  return {{"x", tokens}, {"w", {shape.channels, shape.width}},
-          {"bias", {shape.channels}}, {"s0", state},
-          {"y", tokens}, {"sT", state},
-          {"gy", tokens}, {"gsT", state}};
+  return {{"x", tokens},
+          {"w", {shape.channels, shape.width}},
+          {"bias", {shape.channels}},
+          {"s0", state},
+          {"y", tokens},
+          {"sT", state},
+          {"gy", tokens},
+          {"gsT", state}};
 }
 
 }  // namespace

@@ -54,12 +54,18 @@ OpShapes shapes_of(const measure::S6Case& given) {
   const auto A = pairs({shape.dim, shape.state});
   const auto shared = pairs({shape.batch, shape.len, shape.groups, shape.state});
   const auto state = pairs({shape.state_rows(), shape.dim, shape.state});
-  return {{"u", tokens},   {"dt", tokens},
-          {"z", tokens},   {"A", A},
-          {"D", {shape.dim}}, {"dt_bias", {shape.dim}},
-          {"B", given.constant_B ? A : shared}, {"C", given.constant_C ? A : shared},
-          {"h0", state},   {"y", tokens},
-          {"hT", state},   {"gy", tokens},
+  return {{"u", tokens},
+          {"dt", tokens},
+          {"z", tokens},
+          {"A", A},
+          {"D", {shape.dim}},
+          {"dt_bias", {shape.dim}},
+          {"B", given.constant_B ? A : shared},
+          {"C", given.constant_C ? A : shared},
+          {"h0", state},
+          {"y", tokens},
+          {"hT", state},
+          {"gy", tokens},
           {"ghT", state}};
 }
 

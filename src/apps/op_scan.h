@@ -10,8 +10,8 @@
 
 namespace adder::apps {
 
-/// Completes the shape with what the file says about sequences and the gate, checks it, and takes the
-/// options from what the file holds; `dt_limit` (2) sets the limits of delta.
+/// Completes the shape with what the file says about sequences and the gate, checks it, and takes
+/// the options from what the file holds; `dt_limit` (2) sets the limits of delta.
 template <class Shape>
 measure::ScanCase<Shape> read_scan_case(const OpRequest& request, OpInputs& in, Shape shape) {
   auto cu = in.sequence_starts(shape.batch, shape.len);

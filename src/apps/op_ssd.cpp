@@ -53,8 +53,8 @@ void run_ssd_op(const OpRequest& request, OpInputs& in, OpOutputs& out) {
     using T = decltype(value);
     check_impl(request, ssd_lines<T>());
     const auto given = read_case(request, in);
-    run_scan<measure::SsdCall<T>>("ssd", ssd_lines<T>(), request, in, given,
-                                  shapes_of(given.shape), out);
+    run_scan<measure::SsdCall<T>>("ssd", ssd_lines<T>(), request, in, given, shapes_of(given.shape),
+                                  out);
   });
 }
 

@@ -1,7 +1,7 @@
 // One call of a kernel family: its shape, its options and its arrays, which have a host image and a
-// device image. The doors work on the device images, the references on the host images, and both get
-// their arguments from the same code. Every array is listed once; what uploads, compares, poisons,
-// differentiates or stores arrays reads that list.
+// device image. The doors work on the device images, the references on the host images, and both
+// get their arguments from the same code. Every array is listed once; what uploads, compares,
+// poisons, differentiates or stores arrays reads that list.
 #pragma once
 
 #include <functional>
@@ -187,8 +187,8 @@ struct RunOptions {
 using MakeCall = std::function<std::unique_ptr<Call>(uint64_t seed)>;
 
 /// Runs the line on poisoned, misaligned, guarded memory and compares every output, element by
-/// element, with the reference under the tolerance rule; on more than one thread, also with the bits
-/// that one thread gives. A line that takes aligned rows only is checked on these.
+/// element, with the reference under the tolerance rule; on more than one thread, also with the
+/// bits that one thread gives. A line that takes aligned rows only is checked on these.
 Comparison check_call(const MakeCall& make, const LineInfo& line, Direction direction,
                       const RunOptions& options);
 

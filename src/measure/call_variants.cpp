@@ -18,9 +18,8 @@ class PreparedDoor : public Prepared {
     call_->prepare_timing(workspace_.context());
   }
   void run() override {
-    workspace_.run(Workspace::Key{}, [this](Context& context) {
-      call_->door(context, direction_, {.name = line_});
-    });
+    workspace_.run(Workspace::Key{},
+                   [this](Context& context) { call_->door(context, direction_, {.name = line_}); });
   }
 
  private:

@@ -32,4 +32,18 @@ void append_variants(std::vector<Variant>& variants, const char* family, std::sp
   }
 }
 
+/// add(variants, given, T{}) for each case of the purpose and each storage type; double in tests
+/// only.
+template <class Case, class Add>
+std::vector<Variant> variants_of_types(Purpose purpose, const std::vector<Case>& cases,
+                                       const Add& add) {
+  std::vector<Variant> variants;
+  for (const Case& given : cases) {
+    if (purpose == Purpose::test) add(variants, given, double{});
+    add(variants, given, float{});
+    add(variants, given, Bf16{});
+  }
+  return variants;
+}
+
 }  // namespace adder::measure

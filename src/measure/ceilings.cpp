@@ -120,9 +120,7 @@ Bandwidth measure_bandwidth(int64_t bytes, int threads) {
 
 bool cpu_has_avx512_bf16() { return cpu_caps().avx512_bf16; }
 
-bool may_use_amx() {
-  return cpu_caps().amx_bf16 && ssd::amx_permitted();
-}
+bool may_use_amx() { return cpu_caps().amx_bf16 && ssd::amx_permitted(); }
 
 // What a well-kept library makes of the units: a square product that fits the caches.
 double product_rate_bf16(int threads) {
@@ -132,9 +130,8 @@ double product_rate_bf16(int threads) {
   Workspace workspace(threads);
   product.upload(workspace.context());
   return best_rate([&] {
-    workspace.run(Workspace::Key{}, [&](Context& context) {
-      product.door(context, Direction::forward, {});
-    });
+    workspace.run(Workspace::Key{},
+                  [&](Context& context) { product.door(context, Direction::forward, {}); });
     return 2.0 * kSide * kSide * kSide;
   });
 }

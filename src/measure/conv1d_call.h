@@ -16,13 +16,13 @@ struct Conv1dCase {
   Conv1dShape shape;
   std::vector<int32_t> cu = {};  // packed: the boundaries
   bool bias = true;
-  bool state = true;        // s0, ds0
+  bool state = true;                        // s0, ds0
   std::optional<bool> upstream_state = {};  // gsT; unset: as `state`
-  bool final_state = true;  // sT
-  bool in_place = false;    // sT is s0
-  bool indexed = false;     // state_index
-  bool reversed = false;    // order
-  bool accumulate = false;  // dw and dbias are added to
+  bool final_state = true;                  // sT
+  bool in_place = false;                    // sT is s0
+  bool indexed = false;                     // state_index
+  bool reversed = false;                    // order
+  bool accumulate = false;                  // dw and dbias are added to
   int64_t channel_stride = 1;
   int64_t gap = 0;       // elements between the rows of a wider tensor
   int64_t row_gap = -1;  // elements after each batch row; -1: batch_gap()

@@ -74,13 +74,10 @@ std::vector<Case> bench_cases() {
 }  // namespace
 
 std::vector<Variant> conv1d_variants(Purpose purpose) {
-  std::vector<Variant> variants;
-  for (const Case& given : purpose == Purpose::test ? test_cases() : bench_cases()) {
-    if (purpose == Purpose::test) add_variants<double>(variants, given);
-    add_variants<float>(variants, given);
-    add_variants<Bf16>(variants, given);
-  }
-  return variants;
+  return variants_of_types(purpose, purpose == Purpose::test ? test_cases() : bench_cases(),
+                           [](auto& variants, const Case& given, auto type) {
+                             add_variants<decltype(type)>(variants, given);
+                           });
 }
 
 }  // namespace adder::measure

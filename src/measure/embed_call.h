@@ -9,7 +9,11 @@
 
 namespace adder::measure {
 
-enum class Ids : uint8_t { uniform, one, each };  // random; the last id only; row i has id i mod vocab
+enum class Ids : uint8_t {
+  uniform,
+  one,
+  each
+};  // random; the last id only; row i has id i mod vocab
 
 struct EmbedCase {
   EmbedShape shape;

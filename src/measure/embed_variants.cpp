@@ -9,7 +9,7 @@ using Case = EmbedCase;
 template <class T, class P>
 void add_variants(std::vector<Variant>& variants, const Case& given) {
   append_variants<EmbedCall<T, P>>(variants, "embed", embed_lines<T, P>(), given,
-                                 " table " + std::string(dtype_name(dtype_of<P>)));
+                                   " table " + std::string(dtype_name(dtype_of<P>)));
 }
 
 std::vector<Case> test_cases() {

@@ -1,5 +1,5 @@
-// The CPU with its device memory fenced: pages that nobody can read or write except while a table line
-// or a copy runs. It proves without a GPU that only these touch device memory.
+// The CPU with its device memory fenced: pages that nobody can read or write except while a table
+// line or a copy runs. It proves without a GPU that only these touch device memory.
 #pragma once
 
 #include <map>

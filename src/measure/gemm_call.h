@@ -49,7 +49,8 @@ class GemmCall : public FamilyCall<GemmCall<TA, TB, TC>> {
 
   GemmArgs<TA, TB, TC> forward(Side side) {
     GemmArgs<TA, TB, TC> args{a.at(side), lda, b.at(side), ldb, c.at(side), ldc, bias.at(side)};
-    if (side == Side::device && !ring_.empty()) args.b = ring_[next_++ % ring_.size()].template as<TB>();
+    if (side == Side::device && !ring_.empty())
+      args.b = ring_[next_++ % ring_.size()].template as<TB>();
     return args;
   }
   void list(ArrayList& arrays) override {

@@ -20,13 +20,7 @@ void add_variants(const std::vector<Case>& cases, std::vector<Variant>& variants
 }
 
 GemmShape product(int64_t m, int64_t n, int64_t k, bool transpose_a, bool transpose_b) {
-  GemmShape shape;
-  shape.m = m;
-  shape.n = n;
-  shape.k = k;
-  shape.transpose_a = transpose_a;
-  shape.transpose_b = transpose_b;
-  return shape;
+  return {.m = m, .n = n, .k = k, .transpose_a = transpose_a, .transpose_b = transpose_b};
 }
 
 // Layouts, options and strides walk through all combinations while the extents vary.

@@ -89,8 +89,7 @@ class LossCall : public FamilyCall<LossCall<L, D>> {
     arrays.output("dlogits", dlogits);
   }
   static Cost cost(const Given& given, Direction) {
-    return given.shape.cost(given.gradient ? Direction::backward : Direction::forward,
-                            dtype_of<L>);
+    return given.shape.cost(given.gradient ? Direction::backward : Direction::forward, dtype_of<L>);
   }
 
   Given given;

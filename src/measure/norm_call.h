@@ -228,8 +228,8 @@ class GatedNormCall : public FamilyCall<GatedNormCall<T>> {
   }
 
   GatedNormForward<T> forward(Side side) {
-    return {y.at(side),   stride(1), z.at(side), stride(2), w.at(side), out.at(side), stride(3),
-            rstd.at(side)};
+    return {y.at(side), stride(1),    z.at(side), stride(2),
+            w.at(side), out.at(side), stride(3),  rstd.at(side)};
   }
   GatedNormBackward<T> backward(Side side) {
     return {.y = y.at(side),

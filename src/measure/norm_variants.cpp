@@ -7,7 +7,7 @@ namespace {
 template <class T, class R>
 void add_norm(std::vector<Variant>& variants, const NormCase& given) {
   append_variants<NormCall<T, R>>(variants, "norm", norm_lines<T, R>(), given,
-                                     " residual " + std::string(dtype_name(dtype_of<R>)));
+                                  " residual " + std::string(dtype_name(dtype_of<R>)));
 }
 
 template <class T>
@@ -89,8 +89,8 @@ std::vector<Variant> norm_variants(Purpose purpose) {
     add_norm<Bf16, Bf16>(variants, given);
   }
   const std::vector<GatedNormCase> gated_bench = {{.shape = {2048, 512, 0, false}, .gap = 512},
-                                              {.shape = {2048, 1536, 0, false}, .gap = 1536},
-                                              {.shape = {1, 1536, 0, false}}};
+                                                  {.shape = {2048, 1536, 0, false}, .gap = 1536},
+                                                  {.shape = {1, 1536, 0, false}}};
   for (const GatedNormCase& given : test ? gated_test_cases() : gated_bench) {
     if (test) add_gated<double>(variants, given);
     add_gated<float>(variants, given);

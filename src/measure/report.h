@@ -1,5 +1,5 @@
-// The bench driver checks every accepted variant, times it and sets it against its floor. It refuses
-// a line whose check fails: the row says why and carries no time.
+// The bench driver checks every accepted variant, times it and sets it against its floor. It
+// refuses a line whose check fails: the row says why and carries no time.
 #pragma once
 
 #include <cstdint>

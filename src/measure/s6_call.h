@@ -10,8 +10,7 @@ namespace adder::measure {
 using S6Case = ScanCase<S6Shape>;
 
 template <class T>
-class S6Call
-    : public ScanCall<S6Call<T>, T, S6Shape, S6Inputs<T>, S6Forward<T>, S6Backward<T>> {
+class S6Call : public ScanCall<S6Call<T>, T, S6Shape, S6Inputs<T>, S6Forward<T>, S6Backward<T>> {
  public:
   using Base = ScanCall<S6Call<T>, T, S6Shape, S6Inputs<T>, S6Forward<T>, S6Backward<T>>;
   using Wide = S6Call<double>;

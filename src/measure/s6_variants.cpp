@@ -99,7 +99,9 @@ std::vector<Case> test_cases() {
       {.shape = shape(2, 513, 3, 5, 1, false), .state = false},
       {.shape = shape(1, 131, 21, 16), .values = ScanValues::extreme},
       {.shape = shape(1, 1025, 5, 3), .values = ScanValues::extreme},
-      {.shape = shape(1, 67, 21, 16, 1, true, false), .bias = false, .values = ScanValues::unbounded},
+      {.shape = shape(1, 67, 21, 16, 1, true, false),
+       .bias = false,
+       .values = ScanValues::unbounded},
   };
   for (const Case& given : packed_cases()) cases.push_back(given);
   for (const Case& given : complex_cases()) cases.push_back(given);
@@ -118,13 +120,10 @@ std::vector<Case> bench_cases() {
 }  // namespace
 
 std::vector<Variant> s6_variants(Purpose purpose) {
-  std::vector<Variant> variants;
-  for (const Case& given : purpose == Purpose::test ? test_cases() : bench_cases()) {
-    if (purpose == Purpose::test) add_variants<double>(variants, given);
-    add_variants<float>(variants, given);
-    add_variants<Bf16>(variants, given);
-  }
-  return variants;
+  return variants_of_types(purpose, purpose == Purpose::test ? test_cases() : bench_cases(),
+                           [](auto& variants, const Case& given, auto type) {
+                             add_variants<decltype(type)>(variants, given);
+                           });
 }
 
 }  // namespace adder::measure

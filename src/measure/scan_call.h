@@ -1,5 +1,5 @@
-// One call of `s6` or `ssd`, whose arguments have the same names: a scan with a state in and out and
-// a dt chain (math.md 0.4).
+// One call of `s6` or `ssd`, whose arguments have the same names: a scan with a state in and out
+// and a dt chain (math.md 0.4).
 #pragma once
 
 #include <cmath>
@@ -24,20 +24,20 @@ enum class ScanValues : uint8_t {
 template <class Shape>
 struct ScanCase {
   Shape shape = {};
-  std::vector<int32_t> cu = {};  // packed: the boundaries
-  bool skip = true;              // D
-  bool bias = true;              // dt_bias
-  bool state = true;             // h0, dh0
+  std::vector<int32_t> cu = {};             // packed: the boundaries
+  bool skip = true;                         // D
+  bool bias = true;                         // dt_bias
+  bool state = true;                        // h0, dh0
   std::optional<bool> upstream_state = {};  // ghT; unset: as `state`
-  bool final_state = true;       // hT
-  bool in_place = false;         // hT is h0
-  bool saves = true;             // forward keeps what backward needs
-  bool indexed = false;          // state_index
-  bool reversed = false;         // order
-  bool constant_B = false;       // one row for all tokens
+  bool final_state = true;                  // hT
+  bool in_place = false;                    // hT is h0
+  bool saves = true;                        // forward keeps what backward needs
+  bool indexed = false;                     // state_index
+  bool reversed = false;                    // order
+  bool constant_B = false;                  // one row for all tokens
   bool constant_C = false;
-  bool sparse = false;           // only some gradients are asked for
-  bool accumulate = false;       // gradients of parameters are added to
+  bool sparse = false;      // only some gradients are asked for
+  bool accumulate = false;  // gradients of parameters are added to
   double dt_min = -INFINITY;
   double dt_max = INFINITY;
   int64_t channel_stride = 1;  // of everything but B and C
@@ -88,8 +88,8 @@ struct ScanSizes {
   int64_t state;
 };
 
-/// Self has sizes_of(shape), kFamily, kTokens and kTokensGradient (the names of x and dx), and says where
-/// these stand among the arguments: tokens_of(inputs), tokens_gradient_of(backward).
+/// Self has sizes_of(shape), kFamily, kTokens and kTokensGradient (the names of x and dx), and says
+/// where these stand among the arguments: tokens_of(inputs), tokens_gradient_of(backward).
 template <class Self, class T, class Shape, class Inputs, class Forward, class Backward>
 class ScanCall : public FamilyCall<Self> {
  public:
@@ -181,7 +181,8 @@ class ScanCall : public FamilyCall<Self> {
   /// The token at t of each batch row.
   Forward token(Side side, int64_t t) {
     Forward args = forward(side);
-    for (auto* view : {&Self::tokens_of(args.in), &args.in.dt, &args.in.B, &args.in.C, &args.in.z}) {
+    for (auto* view :
+         {&Self::tokens_of(args.in), &args.in.dt, &args.in.B, &args.in.C, &args.in.z}) {
       if (*view) view->data += t * view->token_stride;
     }
     args.y.data += t * args.y.token_stride;

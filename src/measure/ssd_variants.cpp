@@ -23,16 +23,14 @@ struct Sizes {
 };
 
 SsdShape shape(int64_t batch, int64_t len, const Sizes& sizes, bool gated = false) {
-  SsdShape out;
-  out.batch = batch;
-  out.len = len;
-  out.heads = sizes.heads;
-  out.head_dim = sizes.head_dim;
-  out.state = sizes.state;
-  out.groups = sizes.groups;
-  out.chunk = sizes.chunk;
-  out.gated = gated;
-  return out;
+  return {.batch = batch,
+          .len = len,
+          .heads = sizes.heads,
+          .head_dim = sizes.head_dim,
+          .state = sizes.state,
+          .groups = sizes.groups,
+          .chunk = sizes.chunk,
+          .gated = gated};
 }
 
 SsdShape plain(SsdShape given) {
@@ -122,13 +120,10 @@ std::vector<Case> bench_cases() {
 }  // namespace
 
 std::vector<Variant> ssd_variants(Purpose purpose) {
-  std::vector<Variant> variants;
-  for (const Case& given : purpose == Purpose::test ? test_cases() : bench_cases()) {
-    if (purpose == Purpose::test) add_variants<double>(variants, given);
-    add_variants<float>(variants, given);
-    add_variants<Bf16>(variants, given);
-  }
-  return variants;
+  return variants_of_types(purpose, purpose == Purpose::test ? test_cases() : bench_cases(),
+                           [](auto& variants, const Case& given, auto type) {
+                             add_variants<decltype(type)>(variants, given);
+                           });
 }
 
 }  // namespace adder::measure

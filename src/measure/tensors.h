@@ -1,5 +1,5 @@
-// Arrays for tests and benches: guarded by canaries, poisoned, misaligned on demand, with an image in
-// host memory and one in the memory of a device.
+// Arrays for tests and benches: guarded by canaries, poisoned, misaligned on demand, with an image
+// in host memory and one in the memory of a device.
 #pragma once
 
 #include <cstdint>
@@ -47,10 +47,10 @@ inline int64_t batch_gap() { return ArenaLayout::on() ? 0 : 3; }
 enum class Side : uint8_t { host, device };
 
 /// `count` elements between two rings of canaries. The host image starts poisoned (every byte 0xFF:
-/// NaN for floating types), one element past a 64-byte boundary, so that aligned loads of the kernel
-/// would fault or be seen (ArenaLayout: on the boundary). The device image, which upload() makes, has
-/// the same rings and begins as far off the boundary. A default-constructed array is absent: its
-/// pointers are null. Copies have no device image until they are uploaded.
+/// NaN for floating types), one element past a 64-byte boundary, so that aligned loads of the
+/// kernel would fault or be seen (ArenaLayout: on the boundary). The device image, which upload()
+/// makes, has the same rings and begins as far off the boundary. A default-constructed array is
+/// absent: its pointers are null. Copies have no device image until they are uploaded.
 class Array {
  public:
   Array() = default;

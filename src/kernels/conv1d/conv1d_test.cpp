@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "measure/call_laws.h"
+#include "measure/call_laws_test.h"
 #include "measure/conv1d_call.h"
 
 namespace adder {
@@ -91,14 +91,14 @@ TEST(Conv1d, PackedEqualsSeparateAndBatchMatesDoNotMatter) {
 }
 
 TEST(Conv1d, GradientsMatchCentralDifferences) {
-  std::vector<Conv1dCase> cases = {Conv1dCase::dense(
-      {.len = 140, .channels = 3, .sequences = 6}, {0, 1, 3, 3, 8, 131, 140})};
+  std::vector<Conv1dCase> cases = {
+      Conv1dCase::dense({.len = 140, .channels = 3, .sequences = 6}, {0, 1, 3, 3, 8, 131, 140})};
   for (const int64_t width : {1, 2, 4, 6}) {
     for (const bool silu : {true, false}) {
-      cases.push_back(Conv1dCase::dense(
-          {.batch = 2, .len = 9, .channels = 5, .width = width, .silu = silu}));
-      cases.push_back(Conv1dCase::dense(
-          {.batch = 1, .len = 2, .channels = 3, .width = width, .silu = silu}));
+      cases.push_back(
+          Conv1dCase::dense({.batch = 2, .len = 9, .channels = 5, .width = width, .silu = silu}));
+      cases.push_back(
+          Conv1dCase::dense({.batch = 1, .len = 2, .channels = 3, .width = width, .silu = silu}));
     }
   }
   for (const Conv1dCase& given : cases) {

@@ -1,6 +1,6 @@
 #include "kernels/embed/embed.h"
 
-#include "measure/call_laws.h"
+#include "measure/call_laws_test.h"
 #include "measure/embed_call.h"
 
 namespace adder {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "measure/call_laws.h"
+#include "measure/call_laws_test.h"
 #include "measure/gemm_call.h"
 #include "measure/sanitized.h"
 

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <limits>
 
-#include "measure/call_laws.h"
+#include "measure/call_laws_test.h"
 #include "measure/loss_call.h"
 
 namespace adder {
@@ -158,7 +158,8 @@ TEST(Loss, GradientScaleIsReadFromMemory) {
 
 double sum_of(const std::vector<double>& losses, double before, bool accumulate, int threads) {
   const auto count = static_cast<int64_t>(losses.size());
-  auto rows = measure::filled<double>(count, [&](int64_t i) { return losses[static_cast<size_t>(i)]; });
+  auto rows =
+      measure::filled<double>(count, [&](int64_t i) { return losses[static_cast<size_t>(i)]; });
   auto sum = measure::filled<double>(1, [&](int64_t) { return before; });
   measure::run_on_device(
       threads,
@@ -207,9 +208,9 @@ TEST(Loss, TheDoorsNameTheField) {
   EXPECT_EQ(door(), "no error");
   args.targets = nullptr;
   EXPECT_EQ(door(), measure::absent("loss: targets"));
-  EXPECT_EQ(measure::error_of(
-                [&](Context& c) { sum_losses(c, {1}, {rows.row_loss.at(Side::device)}); }),
-            measure::absent("loss: sum"));
+  EXPECT_EQ(
+      measure::error_of([&](Context& c) { sum_losses(c, {1}, {rows.row_loss.at(Side::device)}); }),
+      measure::absent("loss: sum"));
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "measure/call_laws.h"
+#include "measure/call_laws_test.h"
 #include "measure/norm_call.h"
 
 namespace adder {
@@ -93,11 +93,10 @@ TEST(Norm, GradientsMatchCentralDifferences) {
 TEST(GatedNorm, GradientsMatchCentralDifferences) {
   for (const bool before_gate : {false, true}) {
     for (const int64_t group : {0, 3, 12}) {
-      GatedCall<double> call(whole(GatedNormShape{.rows = 4,
-                                                  .width = 24,
-                                                  .group = group,
-                                                  .norm_before_gate = before_gate}),
-                             1);
+      GatedCall<double> call(
+          whole(GatedNormShape{
+              .rows = 4, .width = 24, .group = group, .norm_before_gate = before_gate}),
+          1);
       expect_gradients(call, call.given.describe());
     }
   }

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "measure/call_laws.h"
+#include "measure/call_laws_test.h"
 #include "measure/optim_call.h"
 
 namespace adder {
@@ -30,9 +30,8 @@ struct Parameters : measure::AdamWCall<Acc> {
   void step(int64_t first, int64_t count, int threads) {
     Workspace workspace(threads);
     this->upload(workspace.context());
-    workspace.run([&](Context& context) {
-      adamw_step(context, {count}, this->range(Side::device, first));
-    });
+    workspace.run(
+        [&](Context& context) { adamw_step(context, {count}, this->range(Side::device, first)); });
     this->download();
   }
 };

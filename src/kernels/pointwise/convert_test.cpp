@@ -3,7 +3,7 @@
 #include <limits>
 
 #include "kernels/pointwise/pointwise.h"
-#include "measure/call_laws.h"
+#include "measure/call_laws_test.h"
 
 namespace adder {
 namespace {

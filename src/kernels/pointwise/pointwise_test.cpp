@@ -3,7 +3,7 @@
 #include <cmath>
 #include <limits>
 
-#include "measure/call_laws.h"
+#include "measure/call_laws_test.h"
 #include "measure/gate_call.h"
 
 namespace adder {
@@ -193,8 +193,7 @@ TEST(Pointwise, TheDoorsNameTheField) {
             "pointwise: g_stride: bad shape: expected >= 4 (width), got 2");
   EXPECT_EQ(error_of([&](Context& c) { decay_forward<float>(c, {2, 4}, {x, nullptr}); }),
             none("a"));
-  EXPECT_EQ(error_of([&](Context& c) { decay_backward<float>(c, {2, 4}, {x}); }),
-            none("da"));
+  EXPECT_EQ(error_of([&](Context& c) { decay_backward<float>(c, {2, 4}, {x}); }), none("da"));
 }
 
 TEST(Pointwise, AWrongGateIsSeen) {

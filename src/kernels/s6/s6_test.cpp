@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "measure/call_laws.h"
+#include "measure/call_laws_test.h"
 #include "measure/s6_call.h"
 
 namespace adder {
@@ -94,8 +94,7 @@ TEST(S6, PrefixPlusSuffixIsTheWhole) {
 TEST(S6, PackedEqualsSeparateBitForBit) {
   for (const char* line : {"sequential", "chunked", "complex"}) {
     const bool complex = std::string_view(line) == "complex";
-    const S6Shape shape{
-        .len = 331, .dim = 21, .state = 16, .sequences = 8, .complex = complex};
+    const S6Shape shape{.len = 331, .dim = 21, .state = 16, .sequences = 8, .complex = complex};
     measure::expect_packed_equals_separate<S6Call<float>>(
         S6Case::dense(shape, {0, 0, 1, 3, 67, 68, 200, 331, 331}), 2, {.name = line}, {});
   }
@@ -294,8 +293,7 @@ TEST(S6, TheDoorNamesTheField) {
     return measure::error_of(
         [&](Context& context) { s6_forward(context, shape, S6Forward<float>{}); });
   };
-  EXPECT_EQ(shaped({.len = -1, .dim = 4, .state = 1}),
-            "s6: len: bad shape: expected >= 0, got -1");
+  EXPECT_EQ(shaped({.len = -1, .dim = 4, .state = 1}), "s6: len: bad shape: expected >= 0, got -1");
   EXPECT_NE(shaped({.len = 1, .dim = 0, .state = 1}).find("s6: dim"), std::string::npos);
   EXPECT_NE(shaped({.len = 1, .dim = 4, .state = 0}).find("s6: state"), std::string::npos);
   EXPECT_NE(shaped({.len = 1, .dim = 4, .state = 1, .groups = 3}).find("groups"),
@@ -317,7 +315,8 @@ TEST(S6, TheDoorAsksForEveryArrayThatIsNeeded) {
   EXPECT_EQ(without([](auto& f, auto&) { f.y.data = nullptr; }), absent("s6: y"));
   EXPECT_EQ(without([](auto&, auto& b) { b.gy.data = nullptr; }), absent("s6: gy"));
   EXPECT_EQ(without([](auto&, auto& b) { b.saved = nullptr; }), absent("s6: saved"));
-  EXPECT_NE(without([](auto& f, auto&) { f.in.dt_min = 2, f.in.dt_max = 1; }).find("dt_min"), std::string::npos);
+  EXPECT_NE(without([](auto& f, auto&) { f.in.dt_min = 2, f.in.dt_max = 1; }).find("dt_min"),
+            std::string::npos);
   EXPECT_NE(without([](auto& f, auto&) { f.in.B.channel_stride = 2; }).find("s6: B"),
             std::string::npos);
 }
@@ -331,8 +330,7 @@ TEST(S6, DecayRatesAreCheckedOnTheHost) {
   check(real, {-1, -0.0f, 0, NAN});
   check(complex, {-1, 3, 0, 5});
   EXPECT_THROW(check(complex, {-1, 3, 2, 5}), Error);
-  const std::string error =
-      measure::error_of([&](Context&) { check(real, {-1, 0.5f, 0, 0}); });
+  const std::string error = measure::error_of([&](Context&) { check(real, {-1, 0.5f, 0, 0}); });
   EXPECT_NE(error.find("s6: A"), std::string::npos) << error;
   EXPECT_NE(error.find("entries <= 0"), std::string::npos) << error;
 }

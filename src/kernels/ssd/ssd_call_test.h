@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "measure/call_laws.h"
+#include "measure/call_laws_test.h"
 #include "measure/ssd_call.h"
 
 namespace adder::ssd {

@@ -1,5 +1,5 @@
-// The laws of math.md 11 and the gradients, for every line of the table: in double up to rounding, in
-// single where they hold bit for bit.
+// The laws of math.md 11 and the gradients, for every line of the table: in double up to rounding,
+// in single where they hold bit for bit.
 #include <algorithm>
 #include <cmath>
 
@@ -91,7 +91,8 @@ TEST(SsdLaw, GroupsEqualRepeatedRows) {
   const int64_t len = 35, heads = 6, state = 5, groups = 2;
   const SsdShape shape = sizes(len, heads, 4, state, groups);
   for_each_line<double>(shape, [&](const Choice& choice) {
-    auto grouped = dense<double>(shape), repeated = dense<double>(sizes(len, heads, 4, state, heads));
+    auto grouped = dense<double>(shape),
+         repeated = dense<double>(sizes(len, heads, 4, state, heads));
     const auto row = [&](int64_t t, int64_t head) {
       return (t * groups + head / (heads / groups)) * state;
     };
@@ -242,8 +243,8 @@ TEST(SsdGradient, WithoutSoftplus) {
 // The check can go red: one gradient moved by a thousandth of itself.
 TEST(SsdGradient, APlantedDefectIsSeen) {
   auto call = dense<double>(sizes(9, 2, 3, 4));
-  const auto report = measure::compare_gradients(
-      call, {.name = "recurrent"}, [&] { call.dA[1] *= 1.001; });
+  const auto report =
+      measure::compare_gradients(call, {.name = "recurrent"}, [&] { call.dA[1] *= 1.001; });
   EXPECT_FALSE(report.passed()) << report.worst;
 }
 

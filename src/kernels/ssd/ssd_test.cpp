@@ -130,7 +130,8 @@ TEST(Ssd, TheDoorAsksForEveryArrayThatIsNeeded) {
   strided(without([](auto& f, auto&) { f.in.B.channel_stride = 2; }), "B");
   strided(without([](auto& f, auto&) { f.in.x.channel_stride = 2; }), "x");
   strided(without([](auto&, auto& b) { b.dC.channel_stride = 2; }), "dC");
-  EXPECT_NE(without([](auto& f, auto&) { f.in.dt_min = 2, f.in.dt_max = 1; }).find("dt_min"), std::string::npos);
+  EXPECT_NE(without([](auto& f, auto&) { f.in.dt_min = 2, f.in.dt_max = 1; }).find("dt_min"),
+            std::string::npos);
 }
 
 TEST(Ssd, AStepIsOneTokenNotPacked) {

@@ -1,5 +1,5 @@
-// Laws that hold for the calls of every family, said once for the tests beside the kernels. C is the
-// type of a call (call.h), `given` its case.
+// Laws that hold for the calls of every family, said once for the tests beside the kernels. C is
+// the type of a call (call.h), `given` its case.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -80,8 +80,8 @@ inline void expect_same_bits(Call& a, Call& b, const std::string& what = {}) {
   }
 }
 
-/// Elements of `part` against those of `whole` from `first` on, relative to its largest. A limit of 0
-/// asks for the same bits.
+/// Elements of `part` against those of `whole` from `first` on, relative to its largest. A limit of
+/// 0 asks for the same bits.
 inline void expect_close(const Array& part, const Array& whole, int64_t first, double limit,
                          const std::string& what) {
   ASSERT_LE(first + part.count(), whole.count()) << what;
@@ -120,8 +120,8 @@ inline void expect_all_finite(Call& call, const std::string& what) {
   }
 }
 
-/// Of the inputs of `whole`: the parameters, the tokens from `first` on of batch row 0, and the states
-/// from row `row` on.
+/// Of the inputs of `whole`: the parameters, the tokens from `first` on of batch row 0, and the
+/// states from row `row` on.
 inline void take_part(Call& whole, int64_t first, int64_t row, Call& part) {
   const auto from = whole.arrays(), to = part.arrays();
   for (const Listed& each : to) {
@@ -191,14 +191,15 @@ void expect_prefix_and_suffix(const typename C::Given& given, int64_t cut, const
       expect_close(*end[i].array, *all[i].array, 0, limit, what);
     } else {
       Array sum = *first[i].array;
-      for (int64_t k = 0; k < sum.count(); ++k) sum.set(k, sum.value(k) + second[i].array->value(k));
+      for (int64_t k = 0; k < sum.count(); ++k)
+        sum.set(k, sum.value(k) + second[i].array->value(k));
       expect_close(sum, *all[i].array, 0, limit, what);
     }
   }
 }
 
-/// Results of a packed call against those of each sequence alone; sums over them, where `limits.sum`
-/// is not 0.
+/// Results of a packed call against those of each sequence alone; sums over them, where
+/// `limits.sum` is not 0.
 template <class C>
 void expect_packed_equals_separate(const typename C::Given& given, int threads,
                                    const Choice& choice, const LawLimits& limits) {
@@ -305,8 +306,8 @@ void expect_accumulated(typename C::Given given, const Run& run, const std::stri
   }
 }
 
-/// The state that enters chunk c of packed sequence q has the index cu[q] / chunk + q + c, and nothing
-/// else of `saved` is written.
+/// The state that enters chunk c of packed sequence q has the index cu[q] / chunk + q + c, and
+/// nothing else of `saved` is written.
 template <class C>
 void expect_places_of_saved_states(const typename C::Given& given, const Choice& choice,
                                    int64_t chunk, double limit) {
@@ -371,8 +372,8 @@ inline void expect_gradients(Call& call, const std::string& what, const Choice& 
                                << report.worst_at;
 }
 
-/// The comparison passes what the call wrote and sees an element that is moved by `defect`. Judged as
-/// a sum of products in bf16, the defect weighs less: returns both weights.
+/// The comparison passes what the call wrote and sees an element that is moved by `defect`. Judged
+/// as a sum of products in bf16, the defect weighs less: returns both weights.
 inline std::pair<double, double> expect_defect_is_seen(Call& call, std::string_view name,
                                                        int64_t at, double defect) {
   Array& array = call.array(name);
