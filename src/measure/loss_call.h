@@ -99,4 +99,36 @@ class LossCall : public FamilyCall<LossCall<L, D>> {
   Guarded<double> row_loss, gradient_scale;
 };
 
+struct LossSumCase {
+  LossSumShape shape;
+  bool accumulate = false;
+
+  std::string describe() const {
+    return OptionText(shape.describe()).on(accumulate, "accumulate").text();
+  }
+};
+
+class LossSumCall : public FamilyCall<LossSumCall> {
+ public:
+  using Given = LossSumCase;
+  using Wide = LossSumCall;
+  static constexpr Doors<LossSumShape, LossSumArgs, NoBackward> kDoors = {sum_losses, nullptr,
+                                                                          ref::sum_losses};
+
+  explicit LossSumCall(const Given& c) : given(c), row_loss(c.shape.rows), sum(1) {}
+  LossSumCall(const Given& c, uint64_t seed) : LossSumCall(c) {
+    fill_normal(row_loss, seed, "loss rows");
+    if (c.accumulate) sum[0] = 1.25;
+  }
+  LossSumArgs forward(Side side) { return {row_loss.at(side), sum.at(side), given.accumulate}; }
+  void list(ArrayList& arrays) override {
+    arrays.input("row_loss", row_loss);
+    arrays.output("sum", sum);
+  }
+  static Cost cost(const Given& given, Direction) { return given.shape.cost(); }
+
+  Given given;
+  Guarded<double> row_loss, sum;
+};
+
 }  // namespace adder::measure

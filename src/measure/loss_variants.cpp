@@ -68,6 +68,12 @@ std::vector<Variant> loss_variants(Purpose purpose) {
   if (purpose == Purpose::test) add_variants<double, double>(cases, variants);
   add_variants<float, float>(cases, variants);
   add_variants<float, Bf16>(cases, variants);
+  for (const int64_t rows : purpose == Purpose::test ? std::vector<int64_t>{0, 1, 2, 63, 1000}
+                                                     : std::vector<int64_t>{2048}) {
+    for (const bool accumulate : {false, true}) {
+      append_variants<LossSumCall>(variants, "loss", loss_sum_lines(), {{rows}, accumulate}, " sum");
+    }
+  }
   return variants;
 }
 

@@ -1,6 +1,7 @@
-// One call of `optim`: AdamW.
+// One call of `optim`: AdamW, the sum of squares, and the decision between them.
 #pragma once
 
+#include <cmath>
 #include <string>
 
 #include "kernels/optim/optim.h"
@@ -81,6 +82,77 @@ class AdamWCall : public FamilyCall<AdamWCall<Acc>> {
   Guarded<StepState> state;
   Guarded<Acc> g, p, m, v;
   Guarded<Bf16> rounded;
+};
+
+struct SquaresCase {
+  OptimShape shape;
+  bool accumulate = false;
+
+  std::string describe() const {
+    return OptionText(shape.describe()).on(accumulate, "accumulate").text();
+  }
+};
+
+template <class Acc>
+class SquaresCall : public FamilyCall<SquaresCall<Acc>> {
+ public:
+  using Given = SquaresCase;
+  using Wide = SquaresCall<double>;
+  static constexpr Doors<OptimShape, SquaresArgs<Acc>, NoBackward> kDoors = {
+      sum_of_squares<Acc>, nullptr, ref::sum_of_squares<Acc>};
+
+  explicit SquaresCall(const Given& c) : given(c), g(c.shape.count), sum(1) {}
+  SquaresCall(const Given& c, uint64_t seed) : SquaresCall(c) {
+    fill_normal(g, seed, "optim g");
+    if (c.accumulate) sum[0] = 0.75;
+  }
+  SquaresArgs<Acc> forward(Side side) { return {g.at(side), sum.at(side), given.accumulate}; }
+  void list(ArrayList& arrays) override {
+    arrays.input("g", g);
+    arrays.output("sum", sum);
+  }
+  static Cost cost(const Given& given, Direction) {
+    const auto count = static_cast<double>(given.shape.count);
+    return {.flops = 2 * count, .bytes = count * static_cast<double>(sizeof(Acc))};
+  }
+
+  Given given;
+  Guarded<Acc> g;
+  Guarded<double> sum;
+};
+
+struct DecisionCase {
+  OptimShape shape;
+  StepState state = {};
+  double clip_norm = 0;
+
+  std::string describe() const {
+    return OptionText("decision")
+        .on(!std::isfinite(state.squares), "no_norm")
+        .on(!std::isfinite(state.loss_sum), "no_loss")
+        .number(clip_norm, 0.0, "clip_norm")
+        .text();
+  }
+};
+
+class DecisionCall : public FamilyCall<DecisionCall> {
+ public:
+  using Given = DecisionCase;
+  using Wide = DecisionCall;
+  static constexpr Doors<OptimShape, DecisionArgs, NoBackward> kDoors = {
+      [](Context& context, const OptimShape&, const DecisionArgs& args, const Choice& choice) {
+        decide_step(context, args, choice);
+      },
+      nullptr, ref::decide_step};
+
+  explicit DecisionCall(const Given& c) : given(c), state(1) { state[0] = c.state; }
+  DecisionCall(const Given& c, uint64_t) : DecisionCall(c) {}
+  DecisionArgs forward(Side side) { return {state.at(side), given.clip_norm}; }
+  void list(ArrayList& arrays) override { arrays.output("state", state); }
+  static Cost cost(const Given&, Direction) { return {.flops = 5, .bytes = sizeof(StepState)}; }
+
+  Given given;
+  Guarded<StepState> state;
 };
 
 }  // namespace adder::measure

@@ -48,13 +48,49 @@ std::vector<Case> bench_cases() {
   return cases;
 }
 
+template <class Acc>
+void add_squares(const std::vector<int64_t>& counts, std::vector<Variant>& variants) {
+  for (const int64_t count : counts) {
+    for (const bool accumulate : {false, true}) {
+      append_variants<SquaresCall<Acc>>(variants, "optim", squares_lines<Acc>(),
+                                        {{count}, accumulate}, " squares");
+    }
+  }
+}
+
+std::vector<DecisionCase> decisions() {
+  std::vector<DecisionCase> cases;
+  for (const double squares : {0.0, 16.0, static_cast<double>(NAN)}) {
+    for (const double loss : {7.0, static_cast<double>(INFINITY)}) {
+      for (const double clip_norm : {0.0, 1.0, 5.0}) {
+        DecisionCase item{.shape = {1}, .clip_norm = clip_norm};
+        item.state.squares = squares;
+        item.state.loss_sum = loss;
+        item.state.updates = 41;
+        item.state.skipped = 2;
+        cases.push_back(item);
+      }
+    }
+  }
+  return cases;
+}
+
 }  // namespace
 
 std::vector<Variant> optim_variants(Purpose purpose) {
   std::vector<Variant> variants;
-  const auto cases = purpose == Purpose::test ? test_cases() : bench_cases();
-  if (purpose == Purpose::test) add_variants<double>(cases, variants);
+  const bool test = purpose == Purpose::test;
+  const auto cases = test ? test_cases() : bench_cases();
+  if (test) add_variants<double>(cases, variants);
   add_variants<float>(cases, variants);
+  const std::vector<int64_t> counts =
+      test ? std::vector<int64_t>{0, 1, 7, 8, 63, 1009, 16384, 16385, 100003}
+           : std::vector<int64_t>{1750000, 38615040};
+  if (test) add_squares<double>(counts, variants);
+  add_squares<float>(counts, variants);
+  for (const DecisionCase& given : decisions()) {
+    if (test) append_variants<DecisionCall>(variants, "optim", decision_lines(), given);
+  }
   return variants;
 }
 

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "measure/call_laws_test.h"
-#include "measure/gate_call.h"
+#include "measure/pointwise_call.h"
 
 namespace adder {
 namespace {

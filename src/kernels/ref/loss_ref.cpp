@@ -105,6 +105,13 @@ void softmax_cross_entropy(const LossShape& shape, const LossForward<L, D>& args
   }
 }
 
+void sum_losses(const LossSumShape& shape, const LossSumArgs& args, bool absolute) {
+  const auto sized = [&](double value) { return absolute ? std::abs(value) : value; };
+  double sum = args.accumulate ? sized(*args.sum) : 0;
+  for (int64_t row = 0; row < shape.rows; ++row) sum += sized(args.row_loss[row]);
+  *args.sum = sum;
+}
+
 #define ADDER_REF_LOSS(L, D) \
   template void softmax_cross_entropy<L, D>(const LossShape&, const LossForward<L, D>&, bool);
 ADDER_REF_LOSS(double, double)

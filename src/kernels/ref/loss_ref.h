@@ -11,4 +11,6 @@ template <class L, class D>
 void softmax_cross_entropy(const LossShape& shape, const LossForward<L, D>& args,
                            bool absolute = false);
 
+void sum_losses(const LossSumShape& shape, const LossSumArgs& args, bool absolute = false);
+
 }  // namespace adder::ref

@@ -31,6 +31,31 @@ void adamw(const OptimShape& shape, const AdamWArgs<Acc>& args, bool absolute) {
   }
 }
 
+template <class Acc>
+void sum_of_squares(const OptimShape& shape, const SquaresArgs<Acc>& args, bool absolute) {
+  double sum = 0, bound = 0;
+  for (int64_t i = 0; i < shape.count; ++i) {
+    const auto g = static_cast<double>(args.g[i]);
+    sum += g * g;
+    bound += sum;
+  }
+  const double before = args.accumulate ? *args.sum : 0;
+  *args.sum = absolute ? std::abs(before) + bound : before + sum;
+}
+
+void decide_step(const OptimShape&, const DecisionArgs& args, bool) {
+  StepState& state = *args.state;
+  state.grad_norm = std::sqrt(state.squares);
+  state.skip = std::isfinite(state.grad_norm) && std::isfinite(state.loss_sum) ? 0 : 1;
+  state.skipped += state.skip;
+  if (state.skip != 0) return;
+  ++state.updates;
+  const double wanted = args.clip_norm / (state.grad_norm + 1e-6);
+  state.clip = args.clip_norm > 0 && wanted < 1 ? wanted : 1;
+}
+
+template void sum_of_squares<double>(const OptimShape&, const SquaresArgs<double>&, bool);
+template void sum_of_squares<float>(const OptimShape&, const SquaresArgs<float>&, bool);
 template void adamw<double>(const OptimShape&, const AdamWArgs<double>&, bool);
 template void adamw<float>(const OptimShape&, const AdamWArgs<float>&, bool);
 

@@ -8,5 +8,9 @@ namespace adder::ref {
 
 template <class Acc>
 void adamw(const OptimShape& shape, const AdamWArgs<Acc>& args, bool absolute = false);
+/// absolute: the sum of the sums on the way, which bounds the roundings of any order.
+template <class Acc>
+void sum_of_squares(const OptimShape& shape, const SquaresArgs<Acc>& args, bool absolute = false);
+void decide_step(const OptimShape&, const DecisionArgs& args, bool absolute = false);
 
 }  // namespace adder::ref

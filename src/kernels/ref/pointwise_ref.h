@@ -1,4 +1,5 @@
-// The gate of the MLP, element by element (math.md 7.6).
+// The references of `pointwise`, element by element and row by row: the gate of the MLP (math.md 7.6),
+// decays (3.2), column sums, conversions.
 #pragma once
 
 #include "kernels/pointwise/pointwise.h"
@@ -11,5 +12,18 @@ template <class T>
 void gate_forward(const PointwiseShape& shape, const GateForward<T>& args, bool absolute = false);
 template <class T>
 void gate_backward(const PointwiseShape& shape, const GateBackward<T>& args, bool absolute = false);
+
+/// Rounded once, to nearest even.
+template <class From, class To>
+void convert(const PointwiseShape& shape, const ConvertArgs<From, To>& args, bool absolute = false);
+template <class T>
+void column_sum(const PointwiseShape& shape, const ColumnSumArgs<T>& args, bool absolute = false);
+/// absolute: the rounding of a_log inside the exponential counts as 1 + |a_log|.
+template <class Acc>
+void decay_forward(const PointwiseShape& shape, const DecayForward<Acc>& args,
+                   bool absolute = false);
+template <class Acc>
+void decay_backward(const PointwiseShape& shape, const DecayBackward<Acc>& args,
+                    bool absolute = false);
 
 }  // namespace adder::ref
