@@ -16,6 +16,7 @@ std::span<const Family> families() {
       {"pointwise", pointwise_variants, true},
       {"loss", loss_variants, true},
       {"optim", optim_variants, true},
+      {"sample", sample_variants, true},
   };
   return kFamilies;
 }

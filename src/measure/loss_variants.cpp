@@ -71,7 +71,8 @@ std::vector<Variant> loss_variants(Purpose purpose) {
   for (const int64_t rows : purpose == Purpose::test ? std::vector<int64_t>{0, 1, 2, 63, 1000}
                                                      : std::vector<int64_t>{2048}) {
     for (const bool accumulate : {false, true}) {
-      append_variants<LossSumCall>(variants, "loss", loss_sum_lines(), {{rows}, accumulate}, " sum");
+      append_variants<LossSumCall>(variants, "loss", loss_sum_lines(), {{rows}, accumulate},
+                                   " sum");
     }
   }
   return variants;

@@ -41,11 +41,12 @@ class GateCall : public FamilyCall<GateCall<T>> {
   }
 
   GateForward<T> forward(Side side) {
-    return {y.at(side), given.stride(), gate.at(side), given.stride(), out.at(side), given.stride()};
+    return {y.at(side),     given.stride(), gate.at(side),
+            given.stride(), out.at(side),   given.stride()};
   }
   GateBackward<T> backward(Side side) {
-    return {y.at(side), given.stride(),    gate.at(side), given.stride(),       gout.at(side),
-            given.stride(),   dy.at(side), given.stride(),      dgate.at(side), given.stride()};
+    return {y.at(side),     given.stride(), gate.at(side),  given.stride(), gout.at(side),
+            given.stride(), dy.at(side),    given.stride(), dgate.at(side), given.stride()};
   }
   void list(ArrayList& arrays) override {
     arrays.input("y", y);

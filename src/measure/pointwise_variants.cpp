@@ -42,7 +42,7 @@ void append_conversions_from(std::vector<Variant>& variants, Purpose purpose) {
 template <class T>
 void append_storage(std::vector<Variant>& variants, Purpose purpose) {
   for (const Case& given : cases(purpose)) {
-    append_variants<GateCall<T>>(variants, "pointwise", gate_lines<T>(), given, " gate");
+    append_variants<GateCall<T>>(variants, "pointwise", gate_lines<T>(), given);
   }
   for (const Case& given : with_accumulation(purpose)) {
     append_variants<ColumnSumCall<T>>(variants, "pointwise", column_sum_lines<T>(), given,

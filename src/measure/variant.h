@@ -56,5 +56,6 @@ std::vector<Variant> embed_variants(Purpose purpose);
 std::vector<Variant> pointwise_variants(Purpose purpose);
 std::vector<Variant> loss_variants(Purpose purpose);
 std::vector<Variant> optim_variants(Purpose purpose);
+std::vector<Variant> sample_variants(Purpose purpose);
 
 }  // namespace adder::measure

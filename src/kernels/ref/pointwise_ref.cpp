@@ -111,8 +111,8 @@ void gate_backward(const PointwiseShape& shape, const GateBackward<T>& a, bool a
   }
 }
 
-#define ADDER_REF_POINTWISE(T)                                                       \
-  template void gate_forward<T>(const PointwiseShape&, const GateForward<T>&, bool); \
+#define ADDER_REF_POINTWISE(T)                                                         \
+  template void gate_forward<T>(const PointwiseShape&, const GateForward<T>&, bool);   \
   template void gate_backward<T>(const PointwiseShape&, const GateBackward<T>&, bool); \
   template void column_sum<T>(const PointwiseShape&, const ColumnSumArgs<T>&, bool);
 ADDER_REF_POINTWISE(double)
