@@ -1,5 +1,5 @@
-// The references of `pointwise`, element by element and row by row: the gate of the MLP (math.md 7.6),
-// decays (3.2), column sums, conversions.
+// The references of `pointwise`, element by element and row by row: the gate of the MLP
+// (math.md 7.6), decays (3.2), column sums, conversions.
 #pragma once
 
 #include "kernels/pointwise/pointwise.h"
