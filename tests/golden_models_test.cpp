@@ -149,8 +149,8 @@ class GoldenModel : public testing::TestWithParam<GoldenCase> {
       EXPECT_GE(index, 0) << name;
       if (index < 0) continue;
       EXPECT_EQ(model.params().info(index).shape, golden.file.info(name).shape) << name;
-      const double difference = relative_difference(
-          golden.read<double>(name), model.store().read_gradient(index).data());
+      const double difference =
+          relative_difference(golden.read<double>(name), model.store().read_gradient(index).data());
       EXPECT_LE(difference, GetParam().gradient_tolerance) << name;
       worst = std::max(worst, difference);
     }

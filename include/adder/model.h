@@ -8,8 +8,8 @@
 // std::bad_alloc and what a callback throws, which passes through. The library never prints and
 // never exits.
 //
-// Threads: const calls of one Model may run at the same time. A non-const call must be alone. A Session belongs to one thread at a time. The result does not depend
-// on the number of threads.
+// Threads: const calls of one Model may run at the same time. A non-const call must be alone. A
+// Session belongs to one thread at a time. The result does not depend on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -35,8 +35,8 @@ enum class Precision : uint8_t { f32, bf16 };
 struct ModelOptions {
   int threads = 0;  // 0: every core that the process may use
   Precision precision = Precision::f32;
-  /// With bf16: keeps no f32 copy of the weights (2 bytes a parameter). Parameters then read back as
-  /// they were rounded, and the model cannot be trained.
+  /// With bf16: keeps no f32 copy of the weights (2 bytes a parameter). Parameters then read back
+  /// as they were rounded, and the model cannot be trained.
   bool inference_only = false;
 };
 
@@ -120,7 +120,8 @@ class ADDER_API Model {
   /// The same, and gradient(name) holds the gradient of it for every parameter not frozen.
   double loss_and_gradients(std::span<const int32_t> ids, std::span<const int32_t> targets,
                             int64_t batch = 1);
-  /// A copy, row-major, of the last loss_and_gradients (throws before the first); zeros where frozen.
+  /// A copy, row-major, of the last loss_and_gradients (throws before the first); zeros where
+  /// frozen.
   std::vector<float> gradient(std::string_view name) const;
   /// Parameters whose names match ('*' and '?') are not trained. Before the first gradient.
   /// Returns how many match.

@@ -19,8 +19,8 @@ struct Model::Impl {
   int64_t parameter_index(std::string_view name) const;
   /// Forward and backward of the mean loss; gradients are written over what was there.
   double loss_and_gradients(const CallInput& input);
-  /// The call that ids (and targets, unless empty) make as `batch` equal rows; with targets, at least
-  /// one of them counts.
+  /// The call that ids (and targets, unless empty) make as `batch` equal rows; with targets, at
+  /// least one of them counts.
   CallInput input(std::span<const int32_t> ids, std::span<const int32_t> targets,
                   int64_t batch) const;
   CallInput input_with_targets(std::span<const int32_t> ids, std::span<const int32_t> targets,

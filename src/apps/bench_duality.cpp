@@ -38,7 +38,8 @@ SsdShape ssd_shape(int64_t len, int64_t state) {
   return shape;
 }
 
-/// The call C of a shape as a model would make it. A state enters and leaves, with gradients for both.
+/// The call C of a shape as a model would make it. A state enters and leaves, with gradients for
+/// both.
 template <class C, class Shape>
 std::unique_ptr<C> model_call(const Shape& shape) {
   const measure::ArenaLayout layout;

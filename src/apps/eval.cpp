@@ -122,7 +122,8 @@ void run_eval(const EvalCommand& command) {
   if (command.dtype != "f32" && command.dtype != "bf16") {
     throw UsageError({"unknown type", "--dtype", "f32 or bf16", command.dtype});
   }
-  const OpenedModel opened = open_model(command.model, inference_build(command.dtype, command.threads));
+  const OpenedModel opened =
+      open_model(command.model, inference_build(command.dtype, command.threads));
   const EvalText text = is_shard(command.data)
                             ? read_shard(command.data)
                             : read_text(command, *model_tokenizer(opened.model->config()));

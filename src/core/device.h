@@ -37,8 +37,8 @@ class DeviceBackend {
   /// synchronize().
   virtual void copy(void* stream, void* to, const void* from, int64_t bytes) = 0;
   virtual void synchronize(void* stream) = 0;
-  /// Marks a point in the work of a stream; wait() lets the host wait for it and takes the mark back.
-  /// A device whose calls are done when they return needs no marks.
+  /// Marks a point in the work of a stream; wait() lets the host wait for it and takes the mark
+  /// back. A device whose calls are done when they return needs no marks.
   virtual void* mark(void* /*stream*/) { return nullptr; }
   virtual void wait(void* /*mark*/) {}
   /// Microseconds that `work` takes by the clock of the device.

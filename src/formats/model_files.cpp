@@ -182,7 +182,8 @@ std::vector<T> ModelFiles::read_as(std::string_view name, std::span<const int64_
 
 #define ADDER_INSTANTIATE(T)                                                               \
   template void ModelFiles::read_as(std::string_view, T*, std::span<const int64_t>) const; \
-  template void ModelFiles::read_part(std::string_view, std::span<const int64_t>, int64_t, int64_t, T*) const; \
+  template void ModelFiles::read_part(std::string_view, std::span<const int64_t>, int64_t, \
+                                      int64_t, T*) const;                                  \
   template std::vector<T> ModelFiles::read_as(std::string_view, std::span<const int64_t>) const;
 ADDER_INSTANTIATE(double)
 ADDER_INSTANTIATE(float)

@@ -176,7 +176,7 @@ void SafetensorsFile::read_part(std::string_view name, int64_t first, int64_t co
   read_elements(file_, data_begin_ + part.begin, part, out, tensor_where(path(), name));
 }
 
-#define ADDER_INSTANTIATE(T)                                           \
+#define ADDER_INSTANTIATE(T)                                          \
   template void SafetensorsFile::read_as(std::string_view, T*) const; \
   template void SafetensorsFile::read_part(std::string_view, int64_t, int64_t, T*) const;
 ADDER_INSTANTIATE(double)

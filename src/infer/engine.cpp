@@ -125,8 +125,7 @@ void Engine::score(int64_t slot, std::span<const int32_t> ids, std::span<const i
     loss.logit_stride = logit_stride();
     loss.targets = batch.targets;
     loss.row_loss = row_loss_.hold(input.len);
-    runner_.workspace().run(
-        [&](Context& context) { softmax_cross_entropy(context, shape, loss); });
+    runner_.workspace().run([&](Context& context) { softmax_cross_entropy(context, shape, loss); });
     runner_.fetch(nats + first, loss.row_loss, input.len);
   }
 }
@@ -149,8 +148,7 @@ int32_t Engine::draw(const float* logits, const SampleRow& row, std::span<const 
   args.options = device_row;
   args.previous = device_history;
   args.ids = reinterpret_cast<int32_t*>(memory + id_at);
-  runner_.workspace().run(
-      [&](Context& context) { sample_tokens(context, {1, vocab()}, args); });
+  runner_.workspace().run([&](Context& context) { sample_tokens(context, {1, vocab()}, args); });
   int32_t id = kNoToken;
   runner_.fetch(&id, args.ids, 1);
   return id;

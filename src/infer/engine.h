@@ -80,7 +80,8 @@ class Engine {
  private:
   void check_slot(int64_t slot) const;
   std::vector<int32_t> start(std::span<const int32_t> prompt) const;
-  /// Advances a slot over `ids` in chunks; the logits of the last token, in the memory of the device.
+  /// Advances a slot over `ids` in chunks; the logits of the last token, in the memory of the
+  /// device.
   const float* advance(int64_t slot, std::span<const int32_t> ids);
   /// Draws from logits in the memory of the device; kNoToken where nothing can be drawn.
   int32_t draw(const float* logits, const SampleRow& row, std::span<const int32_t> history);

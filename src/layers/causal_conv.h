@@ -1,5 +1,6 @@
 // The causal depthwise convolution with SiLU that both Mamba blocks run before their scan (math.md
-// section 2). It works on slices of wider projections, so nothing is copied. Thread-safe once bound.
+// section 2). It works on slices of wider projections, so nothing is copied. Thread-safe once
+// bound.
 #pragma once
 
 #include <span>

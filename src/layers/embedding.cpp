@@ -53,8 +53,8 @@ void embedding_backward(Context& context, int64_t rows, const int32_t* ids, cons
   embed_backward<T, T>(context, shape_of(rows, table), args);
 }
 
-#define ADDER_EMBEDDING(T)                                                                        \
-  template void embedding_forward<T>(Context&, int64_t, const int32_t*, const Matrix&, T*);       \
+#define ADDER_EMBEDDING(T)                                                                  \
+  template void embedding_forward<T>(Context&, int64_t, const int32_t*, const Matrix&, T*); \
   template void gather_rows<T>(Context&, int64_t, int64_t, const T*, int64_t, const int32_t*, T*);
 ADDER_EMBEDDING(double)
 ADDER_EMBEDDING(float)

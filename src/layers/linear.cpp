@@ -134,13 +134,13 @@ void linear_backward_weight(Context& context, int64_t rows, Rows<const T> gy, Ro
   if (dbias != nullptr) column_sum<T>(context, {rows, w.rows}, {gy.data, gy.stride, dbias, true});
 }
 
-#define ADDER_LINEAR(T)                                                                           \
-  template void linear_forward<T>(Context&, int64_t, Rows<const T>, const Matrix&,                \
-                                  const accumulate_t<T>*, Rows<T>);                               \
-  template void linear_backward_input<T>(Context&, int64_t, Rows<const T>, const Matrix&,         \
-                                         Rows<T>, bool);                                          \
-  template void linear_backward_weight<T>(Context&, int64_t, Rows<const T>, Rows<const T>,        \
-                                          const Matrix&, const MatrixGrad<accumulate_t<T>>&,      \
+#define ADDER_LINEAR(T)                                                                            \
+  template void linear_forward<T>(Context&, int64_t, Rows<const T>, const Matrix&,                 \
+                                  const accumulate_t<T>*, Rows<T>);                                \
+  template void linear_backward_input<T>(Context&, int64_t, Rows<const T>, const Matrix&, Rows<T>, \
+                                         bool);                                                    \
+  template void linear_backward_weight<T>(Context&, int64_t, Rows<const T>, Rows<const T>,         \
+                                          const Matrix&, const MatrixGrad<accumulate_t<T>>&,       \
                                           accumulate_t<T>*);
 ADDER_LINEAR(double)
 ADDER_LINEAR(float)

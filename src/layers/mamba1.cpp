@@ -26,8 +26,7 @@ void Mamba1Config::check() const {
 template <class T>
 Mamba1Mixer<T>::Mamba1Mixer(const Mamba1Config& config)
     : config_((config.check(), config)),
-      conv_(config.d_inner, config.conv_width, config.conv_bias) {
-}
+      conv_(config.d_inner, config.conv_width, config.conv_bias) {}
 
 template <class T>
 void Mamba1Mixer<T>::visit(const std::string& prefix, ParamVisitor<Acc>& v) {
@@ -69,8 +68,7 @@ void Mamba1Mixer<T>::visit(const std::string& prefix, ParamVisitor<Acc>& v) {
 
 template <class T>
 std::vector<StatePart> Mamba1Mixer<T>::state_parts() const {
-  return {conv_.state_part(),
-          {"ssm", dtype_of<Acc>, config_.d_inner * config_.state, nullptr}};
+  return {conv_.state_part(), {"ssm", dtype_of<Acc>, config_.d_inner * config_.state, nullptr}};
 }
 
 template <class T>
@@ -140,8 +138,7 @@ void Mamba1Mixer<T>::forward(Context& context, const TokenLayout& layout, const 
   const Mamba1Saved<T> s = saved_for_backward != nullptr
                                ? static_cast<const Mamba1Saved<T>&>(*saved_for_backward)
                                : carve(context, layout, false);
-  linear_forward<T>(context, rows, {x, config_.d_model}, in_proj_, w_.in_proj_bias,
-                    {s.xz, 2 * di});
+  linear_forward<T>(context, rows, {x, config_.d_model}, in_proj_, w_.in_proj_bias, {s.xz, 2 * di});
 
   conv_.forward(context, layout, dense_view<const T>(s.xz, layout.len, 2 * di),
                 dense_view(s.conv, layout.len, di), state.empty() ? nullptr : &state[0]);
@@ -156,8 +153,7 @@ void Mamba1Mixer<T>::forward(Context& context, const TokenLayout& layout, const 
   if (!state.empty()) scan.in.h0 = scan.hT = static_cast<Acc*>(state[1].data);
   s6_forward(context, scan_shape(layout), scan);
 
-  linear_forward<T>(context, rows, {s.y, di}, out_proj_, w_.out_proj_bias,
-                    {out, config_.d_model});
+  linear_forward<T>(context, rows, {s.y, di}, out_proj_, w_.out_proj_bias, {out, config_.d_model});
 }
 
 template <class T>
@@ -220,16 +216,13 @@ void Mamba1Mixer<T>::backward(Context& context, const TokenLayout& layout, const
 
   scan_backward(context, layout, s, g);
 
-  linear_backward_weight<T>(context, rows, {g.dt, di}, {s.x_dbl, dbl}, dt_proj_,
-                            d_dt_proj_);
+  linear_backward_weight<T>(context, rows, {g.dt, di}, {s.x_dbl, dbl}, dt_proj_, d_dt_proj_);
   linear_backward_input<T>(context, rows, {g.dt, di}, dt_proj_, {g.x_dbl, dbl});
-  linear_backward_weight<T>(context, rows, {g.x_dbl, dbl}, {s.conv, di}, x_proj_,
-                            d_x_proj_);
+  linear_backward_weight<T>(context, rows, {g.x_dbl, dbl}, {s.conv, di}, x_proj_, d_x_proj_);
   linear_backward_input<T>(context, rows, {g.x_dbl, dbl}, x_proj_, {g.conv, di}, true);
 
   conv_.backward(context, layout, dense_view<const T>(s.xz, layout.len, 2 * di),
-                 dense_view<const T>(g.conv, layout.len, di),
-                 dense_view(g.xz, layout.len, 2 * di));
+                 dense_view<const T>(g.conv, layout.len, di), dense_view(g.xz, layout.len, 2 * di));
 
   linear_backward_weight<T>(context, rows, {g.xz, 2 * di}, {x, config_.d_model}, in_proj_,
                             d_in_proj_, d_.in_proj_bias);

@@ -79,8 +79,7 @@ void Mamba2Mixer<T>::visit(const std::string& prefix, ParamVisitor<Acc>& v) {
 
 template <class T>
 std::vector<StatePart> Mamba2Mixer<T>::state_parts() const {
-  return {conv_.state_part(),
-          {"ssm", dtype_of<Acc>, config_.d_ssm * config_.state, nullptr}};
+  return {conv_.state_part(), {"ssm", dtype_of<Acc>, config_.d_ssm * config_.state, nullptr}};
 }
 
 template <class T>
@@ -210,8 +209,8 @@ void Mamba2Mixer<T>::forward(Context& context, const TokenLayout& layout, const 
   ssd_forward(context, ssd_shape(layout), ssd);
 
   norm_and_gate(context, layout, s);
-  linear_forward<T>(context, rows, {s.mixed, config_.d_inner}, out_proj_,
-                    w_.out_proj_bias, {out, config_.d_model});
+  linear_forward<T>(context, rows, {s.mixed, config_.d_inner}, out_proj_, w_.out_proj_bias,
+                    {out, config_.d_model});
 }
 
 template <class T>
@@ -301,18 +300,16 @@ void Mamba2Mixer<T>::backward(Context& context, const TokenLayout& layout, const
   g.mixed = arena.take<T>(rows * c.d_inner);
   if (c.norm) g.y = arena.take<T>(rows * c.d_ssm);
 
-  linear_backward_weight<T>(context, rows, {gout, c.d_model}, {s.mixed, c.d_inner},
-                            out_proj_, d_out_proj_, d_.out_proj_bias);
-  linear_backward_input<T>(context, rows, {gout, c.d_model}, out_proj_,
-                           {g.mixed, c.d_inner});
+  linear_backward_weight<T>(context, rows, {gout, c.d_model}, {s.mixed, c.d_inner}, out_proj_,
+                            d_out_proj_, d_.out_proj_bias);
+  linear_backward_input<T>(context, rows, {gout, c.d_model}, out_proj_, {g.mixed, c.d_inner});
   norm_and_gate_backward(context, layout, s, g);
   ssd_backward_into(context, layout, s, g);
   conv_.backward(context, layout, conv_input<const T>(layout, s.parts),
                  conv_output<const T>(layout, g.conv), conv_input(layout, g.parts));
-  linear_backward_weight<T>(context, rows, {g.parts, c.projected()}, {x, c.d_model},
-                            in_proj_, d_in_proj_, d_.in_proj_bias);
-  linear_backward_input<T>(context, rows, {g.parts, c.projected()}, in_proj_,
-                           {dx, c.d_model});
+  linear_backward_weight<T>(context, rows, {g.parts, c.projected()}, {x, c.d_model}, in_proj_,
+                            d_in_proj_, d_.in_proj_bias);
+  linear_backward_input<T>(context, rows, {g.parts, c.projected()}, in_proj_, {dx, c.d_model});
 }
 
 template class Mamba2Mixer<double>;

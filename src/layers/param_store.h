@@ -1,6 +1,6 @@
 // Where the parameters of a model lie: their values, their copies in the type of products, what is
-// derived from them, their gradients. All of it is memory of the device; the host reads and writes it
-// by copies.
+// derived from them, their gradients. All of it is memory of the device; the host reads and writes
+// it by copies.
 #pragma once
 
 #include <cstdint>
@@ -60,8 +60,8 @@ class ParamStore {
   /// The rounded copies of matrices, at the offsets of the table; null where Acc is the type of
   /// products.
   Bf16* rounded() const { return narrow() ? compute_.as<Bf16>() : nullptr; }
-  /// After values() changed in place: makes the derived arrays anew. Rounded copies are not touched:
-  /// the optimizer writes them.
+  /// After values() changed in place: makes the derived arrays anew. Rounded copies are not
+  /// touched: the optimizer writes them.
   void refresh_decays(Context& context) const;
 
   /// Bytes of values, copies, derived arrays and gradients.

@@ -59,8 +59,8 @@ ParamInfo vector_param(std::string name, std::vector<int64_t> shape, InitSpec in
 
 struct LowRankAdapter;
 
-/// A product weight (rows = outputs, columns = inputs). layers/linear is the only reader, and the only
-/// place that looks at its type.
+/// A product weight (rows = outputs, columns = inputs). layers/linear is the only reader, and the
+/// only place that looks at its type.
 struct Matrix {
   const void* data = nullptr;
   Dtype type = Dtype::f32;
@@ -120,8 +120,8 @@ class ParamTable {
   int64_t total_ = 0;
 };
 
-/// Start values [first, first + count) of a parameter, into host memory: the same for every device and
-/// thread count.
+/// Start values [first, first + count) of a parameter, into host memory: the same for every device
+/// and thread count.
 template <class Acc>
 void start_values(const ParamInfo& info, uint64_t seed, int64_t first, int64_t count, Acc* out);
 

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "core/simd_targets.h"
+#include "kernels/device/cuda_backend.h"
 #include "measure/fence.h"
 #include "measure/variant.h"
 
@@ -62,6 +63,16 @@ TEST_P(EveryLine, MatchesTheReferenceOnEveryTarget) {
     force_simd_target(target.bits);
     check_on_device(GetParam(), {.threads = 2}, target.name);
   }
+}
+
+TEST_P(EveryLine, MatchesTheReferenceOnTheGpu) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << "no GPU here";
+  const Context context = use_cuda(0);
+  const Family& family = GetParam();
+  const Tally tally = check_all(family.variants(Purpose::test), {.caps = context.caps}, "cuda");
+  std::printf("%s cuda: %d variants, %d more without elements, %d not accepted by their line\n",
+              family.name, tally.run, tally.empty, tally.skipped);
+  if (tally.run + tally.skipped == 0) GTEST_SKIP() << "no line on CUDA yet";
 }
 
 INSTANTIATE_TEST_SUITE_P(Family, EveryLine, ::testing::ValuesIn(families()),

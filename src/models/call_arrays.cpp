@@ -11,9 +11,7 @@ namespace {
 
 constexpr int64_t kUnit = kAlignment / static_cast<int64_t>(sizeof(int32_t));
 
-int64_t padded(size_t count) {
-  return (static_cast<int64_t>(count) + kUnit - 1) / kUnit * kUnit;
-}
+int64_t padded(size_t count) { return (static_cast<int64_t>(count) + kUnit - 1) / kUnit * kUnit; }
 
 // The last row of every batch row or packed sequence.
 std::vector<int32_t> last_rows(const CallInput& input) {

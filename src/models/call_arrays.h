@@ -17,11 +17,12 @@ namespace adder {
 struct CallInput {
   int64_t batch = 1;
   int64_t len = 0;
-  std::span<const int32_t> ids = {};         // (batch * len)
-  std::span<const int32_t> targets = {};     // (batch * len): what follows, or kIgnoreIndex; empty: none
+  std::span<const int32_t> ids = {};  // (batch * len)
+  std::span<const int32_t> targets =
+      {};  // (batch * len): what follows, or kIgnoreIndex; empty: none
   std::span<const int32_t> cu_seqlens = {};  // (sequences + 1), batch is 1; empty: not packed
   std::span<const int32_t> slots = {};       // of each row's state; empty: row r has slot r
-  bool last_only = false;               // logits of the last token of each row or sequence only
+  bool last_only = false;  // logits of the last token of each row or sequence only
 
   int64_t rows() const { return batch * len; }
 };
@@ -40,8 +41,8 @@ struct TokenBatch {
   TokenBatch part(int64_t first, int64_t count) const;
 };
 
-/// Addresses stay as long as calls do not grow. A call may be loaded while the one before still runs,
-/// not while the one before that does. Not thread-safe.
+/// Addresses stay as long as calls do not grow. A call may be loaded while the one before still
+/// runs, not while the one before that does. Not thread-safe.
 class CallArrays {
  public:
   /// Ids and targets are below `vocab`; `where` begins the messages about them.

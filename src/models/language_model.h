@@ -10,8 +10,8 @@
 #include "core/context.h"
 #include "formats/model_config.h"
 #include "layers/mixer.h"
-#include "models/call_arrays.h"
 #include "layers/param_store.h"
+#include "models/call_arrays.h"
 
 namespace adder {
 
@@ -41,8 +41,8 @@ class DecodeState {
 /// How a model is built.
 struct ModelBuild {
   Dtype compute = Dtype::f32;  // of products and activations: f32 or bf16, for double f64
-  /// Keeps values in full precision beside narrower weights: for training and for reading parameters
-  /// back exactly. Without them a bf16 model holds 2 bytes a parameter.
+  /// Keeps values in full precision beside narrower weights: for training and for reading
+  /// parameters back exactly. Without them a bf16 model holds 2 bytes a parameter.
   bool masters = true;
   Context context = {};  // the device, and the threads for what the model itself does (loading)
 };

@@ -82,10 +82,10 @@ std::string file_tensor_name(const ModelConfig& config, const std::string& param
   return parameter;
 }
 
-#define ADDER_MODEL_IO(Acc)                                                                \
+#define ADDER_MODEL_IO(Acc)                                                        \
   template std::unique_ptr<LanguageModel<Acc>> load_model<Acc>(const std::string&, \
-                                                                 const ModelBuild&); \
-  template void load_parameters<Acc>(const std::string&, LanguageModel<Acc>&);             \
+                                                               const ModelBuild&); \
+  template void load_parameters<Acc>(const std::string&, LanguageModel<Acc>&);     \
   template std::string save_model<Acc>(const LanguageModel<Acc>&, const std::string&);
 ADDER_MODEL_IO(float)
 ADDER_MODEL_IO(double)

@@ -72,9 +72,8 @@ std::span<const double> ModelRunner<Acc>::losses(const CallInput& input,
                                                  const LossOptions& options) {
   const TokenBatch batch = load(input);
   double* row_loss = row_loss_.hold(input.rows());
-  run(CallKind::losses, batch, [&](Context& context) {
-    model_.evaluate(context, batch, options, row_loss);
-  });
+  run(CallKind::losses, batch,
+      [&](Context& context) { model_.evaluate(context, batch, options, row_loss); });
   return fetch_losses(input.rows());
 }
 

@@ -1,5 +1,5 @@
-// Runs a model from host arrays to host results: the arrays go over in one copy, the memory of a call
-// is planned once for its shape, the results come back.
+// Runs a model from host arrays to host results: the arrays go over in one copy, the memory of a
+// call is planned once for its shape, the results come back.
 #pragma once
 
 #include <memory>
@@ -39,8 +39,8 @@ class ModelRunner {
 
   /// Cross-entropy of every row in nats, 0 where ignored.
   std::span<const double> losses(const CallInput& input, const LossOptions& options = {});
-  /// The same, and the gradients of scale * their sum are added to the store of `model`, which is the
-  /// runner's own.
+  /// The same, and the gradients of scale * their sum are added to the store of `model`, which is
+  /// the runner's own.
   std::span<const double> losses_and_gradients(LanguageModel<Acc>& model, const CallInput& input,
                                                double scale, const LossOptions& options = {});
   /// Holds what losses() of this shape takes.

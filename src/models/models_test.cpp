@@ -52,8 +52,7 @@ TEST_P(ModelGradient, MatchesCentralDifferencesInDouble) {
       };
       const double up = loss_at(kept + h), down = loss_at(kept - h);
       store.write(p, i, 1, &kept);
-      worst = std::max(worst,
-                       std::abs((up - down) / (2 * h) - gradient[static_cast<size_t>(i)]));
+      worst = std::max(worst, std::abs((up - down) / (2 * h) - gradient[static_cast<size_t>(i)]));
     }
     // 1e-7 of the largest entry, and what the loss's own rounding leaves of a difference quotient.
     EXPECT_LE(worst, 1e-7 * largest + 1e-15 / 1e-5 * 4) << info.name;
@@ -81,8 +80,11 @@ TEST_P(ModelPacked, EqualsSeparateInForwardAndGradients) {
   for (size_t q = 0; q + 1 < packed.cu_seqlens.size(); ++q) {
     const int64_t begin = packed.cu_seqlens[q], end = packed.cu_seqlens[q + 1];
     if (begin == end) continue;
-    const Tokens one{1, end - begin, {t.ids.begin() + begin, t.ids.begin() + end},
-                     {t.targets.begin() + begin, t.targets.begin() + end}, {}};
+    const Tokens one{1,
+                     end - begin,
+                     {t.ids.begin() + begin, t.ids.begin() + end},
+                     {t.targets.begin() + begin, t.targets.begin() + end},
+                     {}};
     const auto losses = train_once(*parts, one, 1.0);
     loss_parts.insert(loss_parts.end(), losses.begin(), losses.end());
   }
@@ -127,8 +129,8 @@ TEST_P(ModelLaws, PrefillInPiecesAndStepsAreForward) {
   }
   ModelRunner<float> runner(*model, Context{}, "test");
   const auto run = [&](int64_t first, int64_t len, DecodeState* state) {
-    const auto piece = std::span<const int32_t>(ids).subspan(static_cast<size_t>(first),
-                                                             static_cast<size_t>(len));
+    const auto piece =
+        std::span<const int32_t>(ids).subspan(static_cast<size_t>(first), static_cast<size_t>(len));
     const auto logits = runner.logits({.len = len, .ids = piece}, state);
     return std::vector<float>(logits.begin(), logits.end());
   };
@@ -241,8 +243,8 @@ TEST_P(ModelLaws, Bf16TracksFloat) {
   }
 }
 
-// Without masters a bf16 model holds 2 bytes a weight of its matrices, computes the same bits, reads
-// parameters back as they were rounded, and refuses to be trained.
+// Without masters a bf16 model holds 2 bytes a weight of its matrices, computes the same bits,
+// reads parameters back as they were rounded, and refuses to be trained.
 TEST_P(ModelLaws, MastersAreOptional) {
   const ModelCase& c = GetParam();
   const Tokens t = make_tokens(c);

@@ -224,8 +224,7 @@ void Session::finish_saving() {
 
 bool Session::validation_due(int64_t step) const {
   if (run_.validation == nullptr) return false;
-  return step >= run_.train.steps ||
-         (run_.log.eval_every > 0 && step % run_.log.eval_every == 0);
+  return step >= run_.train.steps || (run_.log.eval_every > 0 && step % run_.log.eval_every == 0);
 }
 
 void Session::account(const StepReport& report) {

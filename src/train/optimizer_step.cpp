@@ -69,7 +69,8 @@ std::vector<OptimizerStep::Moment> OptimizerStep::moments() const {
     for (const Range& range : ranges_) {
       const int64_t into = table.offset(i) - range.begin;
       if (into < 0 || into >= range.count) continue;
-      all.push_back({i, m_.as<float>() + range.moment + into, v_.as<float>() + range.moment + into});
+      all.push_back(
+          {i, m_.as<float>() + range.moment + into, v_.as<float>() + range.moment + into});
     }
   }
   return all;
@@ -102,9 +103,9 @@ void OptimizerStep::update(Context& context) {
   ParamStore<float>& store = model_.store();
   StepState* state = state_.data();
   for (size_t r = 0; r < ranges_.size(); ++r) {
-    sum_of_squares<float>(context, {ranges_[r].count},
-                          {store.gradients() + ranges_[r].begin,
-                           field_of(state, &StepState::squares), r > 0});
+    sum_of_squares<float>(
+        context, {ranges_[r].count},
+        {store.gradients() + ranges_[r].begin, field_of(state, &StepState::squares), r > 0});
   }
   decide_step(context, {state, options_.clip});
   for (const Range& range : ranges_) {
@@ -166,10 +167,9 @@ std::optional<StepReport> OptimizerStep::enqueue(const StepTokens& tokens, doubl
   *inputs = {learning_rate, pending.gradient_scale};
   copy_elements(context, reinterpret_cast<StepInputs*>(state_.data()), inputs, 1);
   row_loss_.hold(tokens.batch * tokens.len);
-  workspace_.run(
-      Workspace::Key{static_cast<int64_t>(CallKind::step), tokens.accumulation, tokens.batch,
-                     tokens.len},
-      [&](Context& running) { run(running, all, tokens.accumulation, tokens.batch); });
+  workspace_.run(Workspace::Key{static_cast<int64_t>(CallKind::step), tokens.accumulation,
+                                tokens.batch, tokens.len},
+                 [&](Context& running) { run(running, all, tokens.accumulation, tokens.batch); });
   copy_elements(context, reports_.data() + steps_ % 2, state(), 1);
   pending.mark = context.backend().mark(context.stream);
   pending_.push_back(pending);

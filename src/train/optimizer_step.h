@@ -51,7 +51,8 @@ class OptimizerStep {
     float* v = nullptr;
   };
 
-  /// Enables training on `model`, which must outlive it. Throws Error when every parameter is frozen.
+  /// Enables training on `model`, which must outlive it. Throws Error when every parameter is
+  /// frozen.
   OptimizerStep(LanguageModel<float>& model, const StepOptions& options, const Context& context);
   OptimizerStep(const OptimizerStep&) = delete;
   OptimizerStep& operator=(const OptimizerStep&) = delete;

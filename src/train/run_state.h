@@ -49,8 +49,8 @@ class RunFiles {
   EventLog events_;
 };
 
-/// What makes OUT/checkpoints/checkpoint-STEP.adder of the trainer's staged tensors, with the logs as
-/// long as they are now. `files` must outlive the writing.
+/// What makes OUT/checkpoints/checkpoint-STEP.adder of the trainer's staged tensors, with the logs
+/// as long as they are now. `files` must outlive the writing.
 CheckpointJob checkpoint_job(const TrainRun& run, const Trainer& trainer, const RunState& state,
                              RunFiles& files);
 

@@ -1,5 +1,5 @@
-// Optimizer steps over a source of batches, and the numbers that training carries from step to step.
-// The loop around it is train/loop.h.
+// Optimizer steps over a source of batches, and the numbers that training carries from step to
+// step. The loop around it is train/loop.h.
 #pragma once
 
 #include <cstdint>
@@ -35,8 +35,8 @@ class Trainer {
   LanguageModel<float>& model() const { return step_.model(); }
   const TrainConfig& config() const { return config_; }
 
-  /// Copies weights and moments into host memory, under "weights.", "adam_m." and "adam_v." plus the
-  /// parameter's name. After finish() only, as counters().
+  /// Copies weights and moments into host memory, under "weights.", "adam_m." and "adam_v." plus
+  /// the parameter's name. After finish() only, as counters().
   void stage(StagedCheckpoint& staged) const;
   /// Bytes of host memory that stage() takes.
   int64_t staging_bytes() const;

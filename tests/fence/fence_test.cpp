@@ -1,5 +1,5 @@
-// The product behind the fence: what the program prints and writes is what it does without one, and a
-// host read of the memory of the device, planted into the same runs, ends them.
+// The product behind the fence: what the program prints and writes is what it does without one, and
+// a host read of the memory of the device, planted into the same runs, ends them.
 #include <csignal>
 
 #include "formats/safetensors.h"
@@ -43,8 +43,9 @@ class FenceProduct : public TrainRuns, public testing::WithParamInterface<Kind> 
   void expect_caught(const std::vector<std::string>& arguments) const {
     for (const int64_t plant : {1, 5}) {
       const RunResult result = run_fenced(arguments, plant);
-      EXPECT_TRUE(is_segmentation_fault(result)) << "line " << plant << ": exit " << result.code
-                                                 << "\n" << result.err;
+      EXPECT_TRUE(is_segmentation_fault(result))
+          << "line " << plant << ": exit " << result.code << "\n"
+          << result.err;
     }
   }
   // A sanitizer reports the signal and exits by itself.
@@ -58,9 +59,7 @@ class FenceProduct : public TrainRuns, public testing::WithParamInterface<Kind> 
     }
     return more;
   }
-  std::string dtype() const {
-    return contains(GetParam().name, "bf16") ? "bf16" : "f32";
-  }
+  std::string dtype() const { return contains(GetParam().name, "bf16") ? "bf16" : "f32"; }
 };
 
 TEST_P(FenceProduct, TrainsResumesEvaluatesAndGenerates) {
@@ -112,9 +111,9 @@ TEST_P(FenceProduct, WritesLogitsAndGradients) {
   for (int64_t i = 0; i < 40; ++i) ids.push_back(i * 7 % 256);
   write_safetensors(path("ids"), {tensor_source("input_ids", {2, 20}, ids.data())});
   const auto logits = [&](const std::string& output) {
-    return std::vector<std::string>{"logits", "--model", path("run") + "/model", "--input",
-                                    path("ids"), "--output", path(output), "--grads", "--dtype",
-                                    dtype()};
+    return std::vector<std::string>{"logits",    "--model",  path("run") + "/model", "--input",
+                                    path("ids"), "--output", path(output),           "--grads",
+                                    "--dtype",   dtype()};
   };
   ASSERT_EQ(run(logits("plain")).code, 0) << read_file(path("stderr.txt"));
   const RunResult fenced = run_fenced(logits("fenced"));
@@ -128,16 +127,16 @@ INSTANTIATE_TEST_SUITE_P(fence_models, FenceProduct, testing::ValuesIn(kKinds),
 class FenceTools : public FenceProduct {};
 
 TEST_P(FenceTools, RunsOperators) {
-  write_tensors(path("conv1d"), {{"x", wave({2, 9, 5}, 0.7)},
-                                 {"w", wave({5, 4}, 0.3)},
-                                 {"gy", wave({2, 9, 5}, 1.1)}});
+  write_tensors(
+      path("conv1d"),
+      {{"x", wave({2, 9, 5}, 0.7)}, {"w", wave({5, 4}, 0.3)}, {"gy", wave({2, 9, 5}, 1.1)}});
   const std::pair<const char*, std::string> operators[] = {
       {"s6", golden_path("ops_f64/s6_0.safetensors")},
       {"ssd", golden_path("ops_f64/ssd_0.safetensors")},
       {"conv1d", path("conv1d")}};
   for (const auto& [name, input] : operators) {
     const auto op = [&, operation = name, file = input](const std::string& output) {
-      return std::vector<std::string>{"op",         operation,     "--input", file,   "--output",
+      return std::vector<std::string>{"op",         operation, "--input", file,   "--output",
                                       path(output), "--grads", "--dtype", dtype()};
     };
     ASSERT_EQ(run(op("plain")).code, 0) << name << read_file(path("stderr.txt"));
@@ -150,8 +149,8 @@ TEST_P(FenceTools, RunsOperators) {
 
 TEST_P(FenceTools, Measures) {
   for (const auto& [family, filter] : {std::pair("s6", "len 1 dim 1536"), {"train", "mamba2"}}) {
-    const std::vector<std::string> bench = {"bench",   family, "--filter",   dtype(),
-                                            "--filter", filter, "--min-time", "0",
+    const std::vector<std::string> bench = {"bench",     family, "--filter",       dtype(),
+                                            "--filter",  filter, "--min-time",     "0",
                                             "--threads", "2",    "--no-reference", "--json"};
     const RunResult result = run_fenced(bench);
     EXPECT_EQ(result.code, 0) << family << result.err;

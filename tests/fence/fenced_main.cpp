@@ -1,6 +1,6 @@
 // The program `adder` behind the fence of measure/fence.h: memory of the device can be touched only
-// while a table line or a copy runs. With ADDER_FENCE_PLANT=N in the environment the host reads such
-// memory once, after the N-th line: the fence must end the program there.
+// while a table line or a copy runs. With ADDER_FENCE_PLANT=N in the environment the host reads
+// such memory once, after the N-th line: the fence must end the program there.
 #include <cstdlib>
 
 #include "apps/command_line.h"
