@@ -2,7 +2,6 @@
 
 #include "core/error.h"
 #include "kernels/pointwise/pointwise.h"
-#include "layers/linear.h"
 
 namespace adder {
 
@@ -23,12 +22,11 @@ GatedMlp<T>::GatedMlp(const GatedMlpConfig& config) : config_(config) {
 
 template <class T>
 void GatedMlp<T>::visit(const std::string& prefix, ParamVisitor<Acc>& v) {
+  using Kind = InitSpec::Kind;
   const auto& c = config_;
-  v.matrix(fc1_, fc1_grad_,
-           matrix_param(prefix + "fc1.weight", 2 * c.width, c.d_model, fan_in_bound(c.d_model)));
-  v.matrix(
-      fc2_, fc2_grad_,
-      matrix_param(prefix + "fc2.weight", c.d_model, c.width, fan_in_bound(c.width) * c.fc2_scale));
+  fc1_.visit(v, prefix + "fc1", 2 * c.width, c.d_model, {Kind::uniform, fan_in_bound(c.d_model)});
+  fc2_.visit(v, prefix + "fc2", c.d_model, c.width,
+             {Kind::uniform, fan_in_bound(c.width) * c.fc2_scale});
 }
 
 template <class T>
@@ -54,7 +52,7 @@ void GatedMlp<T>::forward(Context& context, const TokenLayout& layout, const T* 
   const GatedMlpSaved<T> s = saved_for_backward != nullptr
                                  ? static_cast<const GatedMlpSaved<T>&>(*saved_for_backward)
                                  : carve(context, layout);
-  linear_forward<T>(context, rows, {x, d}, fc1_, nullptr, {s.pair, 2 * width});
+  fc1_.forward(context, rows, {x, d}, {s.pair, 2 * width});
   GateForward<T> gate;
   gate.y = s.pair;
   gate.gate = s.pair + width;
@@ -62,7 +60,7 @@ void GatedMlp<T>::forward(Context& context, const TokenLayout& layout, const T* 
   gate.out = s.gated;
   gate.out_stride = width;
   gate_forward(context, {rows, width}, gate);
-  linear_forward<T>(context, rows, {s.gated, width}, fc2_, nullptr, {out, d});
+  fc2_.forward(context, rows, {s.gated, width}, {out, d});
 }
 
 template <class T>
@@ -74,8 +72,7 @@ void GatedMlp<T>::backward(Context& context, const TokenLayout& layout, const T*
   const int64_t d = config_.d_model, width = config_.width;
   const GatedMlpSaved<T> g = carve(context, layout);
 
-  linear_backward_weight<T>(context, rows, {gout, d}, {s.gated, width}, fc2_, fc2_grad_);
-  linear_backward_input<T>(context, rows, {gout, d}, fc2_, {g.gated, width});
+  fc2_.backward(context, rows, {gout, d}, {s.gated, width}, {g.gated, width});
   GateBackward<T> gate;
   gate.y = s.pair;
   gate.gate = s.pair + width;
@@ -86,8 +83,7 @@ void GatedMlp<T>::backward(Context& context, const TokenLayout& layout, const T*
   gate.dgate = g.pair + width;
   gate.dy_stride = gate.dgate_stride = 2 * width;
   gate_backward(context, {rows, width}, gate);
-  linear_backward_weight<T>(context, rows, {g.pair, 2 * width}, {x, d}, fc1_, fc1_grad_);
-  linear_backward_input<T>(context, rows, {g.pair, 2 * width}, fc1_, {dx, d});
+  fc1_.backward(context, rows, {g.pair, 2 * width}, {x, d}, {dx, d});
 }
 
 template class GatedMlp<double>;

@@ -3,6 +3,7 @@
 // It carries nothing from token to token: a mixer without state.
 #pragma once
 
+#include "layers/linear.h"
 #include "layers/mixer.h"
 
 namespace adder {
@@ -40,9 +41,8 @@ class GatedMlp : public Mixer<T> {
   GatedMlpSaved<T> carve(Context& context, const TokenLayout& layout) const;
 
   GatedMlpConfig config_;
-  Matrix fc1_;  // (2 width, d_model), rows y then gate
-  Matrix fc2_;  // (d_model, width)
-  MatrixGrad<Acc> fc1_grad_, fc2_grad_;
+  Linear<T> fc1_;  // (2 width, d_model), rows y then gate
+  Linear<T> fc2_;  // (d_model, width)
 };
 
 }  // namespace adder

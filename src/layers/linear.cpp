@@ -134,7 +134,18 @@ void linear_backward_weight(Context& context, int64_t rows, Rows<const T> gy, Ro
   if (dbias != nullptr) column_sum<T>(context, {rows, w.rows}, {gy.data, gy.stride, dbias, true});
 }
 
+template <class T>
+void Linear<T>::visit(ParamVisitor<Acc>& visitor, const std::string& name, int64_t outputs,
+                      int64_t inputs, const InitSpec& init, bool bias) {
+  ParamInfo info = matrix_param(name + ".weight", outputs, inputs, 0);
+  info.init = init;
+  visitor.matrix(weight_, grad_, info);
+  if (!bias) return;
+  visitor.vector(bias_, dbias_, vector_param(name + ".bias", {outputs}, {InitSpec::Kind::zeros}));
+}
+
 #define ADDER_LINEAR(T)                                                                            \
+  template class Linear<T>;                                                                        \
   template void linear_forward<T>(Context&, int64_t, Rows<const T>, const Matrix&,                 \
                                   const accumulate_t<T>*, Rows<T>);                                \
   template void linear_backward_input<T>(Context&, int64_t, Rows<const T>, const Matrix&, Rows<T>, \

@@ -5,7 +5,9 @@
 
 #include "kernels/s6/s6.h"
 #include "layers/causal_conv.h"
+#include "layers/linear.h"
 #include "layers/mixer.h"
+#include "layers/scan_params.h"
 
 namespace adder {
 
@@ -17,12 +19,8 @@ struct Mamba1Config {
   int64_t dt_rank = 0;
   bool bias = false;  // of in_proj and out_proj
   bool conv_bias = true;
-  double dt_limit_low = 0;  // limits of delta; 0 and infinity: none
-  double dt_limit_high = std::numeric_limits<double>::infinity();
+  DtConfig dt;
   // Initialisation (math.md 7.7).
-  double dt_min = 1e-3;
-  double dt_max = 0.1;
-  double dt_init_floor = 1e-4;
   double dt_scale = 1.0;
   bool dt_init_constant = false;
   double out_proj_scale = 1.0;  // factor on out_proj's start values: 1 / sqrt(n_layer)
@@ -30,6 +28,7 @@ struct Mamba1Config {
   void check() const;  // throws Error naming the field
 };
 
+/// What forward leaves for backward; backward keeps the gradients of the same arrays in another one.
 template <class T>
 struct Mamba1Saved : MixerSaved {
   using Acc = accumulate_t<T>;
@@ -57,33 +56,19 @@ class Mamba1Mixer : public Mixer<T> {
                 const MixerSaved& saved, T* dx) const override;
 
  private:
-  struct Gradients;  // what flows back between the parts
   Mamba1Saved<T> carve(Context& context, const TokenLayout& layout, bool training) const;
   S6Shape scan_shape(const TokenLayout& layout) const;
   S6Inputs<T> scan_inputs(const TokenLayout& layout, const Mamba1Saved<T>& saved) const;
   void scan_backward(Context& context, const TokenLayout& layout, const Mamba1Saved<T>& saved,
-                     const Gradients& g) const;
+                     const Mamba1Saved<T>& g) const;
 
   Mamba1Config config_;
-  // Weights, and beside them their gradients: absent where frozen or not training.
-  Matrix in_proj_;   // (2 d_inner, d_model), rows x then z
-  Matrix x_proj_;    // (dt_rank + 2 state, d_inner), rows dt, B, C
-  Matrix dt_proj_;   // (d_inner, dt_rank)
-  Matrix out_proj_;  // (d_model, d_inner)
-  MatrixGrad<Acc> d_in_proj_, d_x_proj_, d_dt_proj_, d_out_proj_;
+  Linear<T> in_proj_;   // (2 d_inner, d_model), rows x then z
+  Linear<T> x_proj_;    // (dt_rank + 2 state, d_inner), rows dt, B, C
+  Linear<T> dt_proj_;   // (d_inner, dt_rank)
+  Linear<T> out_proj_;  // (d_model, d_inner)
   CausalConv<T> conv_;
-  struct Vectors {
-    const Acc* in_proj_bias = nullptr;   // (2 d_inner) or absent
-    const Acc* dt_bias = nullptr;        // (d_inner): added inside the scan
-    const Acc* A_log = nullptr;          // (d_inner, state)
-    const Acc* A = nullptr;              // -exp(A_log)
-    const Acc* D = nullptr;              // (d_inner)
-    const Acc* out_proj_bias = nullptr;  // (d_model) or absent
-  } w_;
-  struct VectorGrads {
-    Acc *in_proj_bias = nullptr, *dt_bias = nullptr, *A_log = nullptr, *D = nullptr;
-    Acc* out_proj_bias = nullptr;
-  } d_;
+  ScanParams<T> scan_;  // A_log (d_inner, state); D and dt_bias (d_inner)
 };
 
 }  // namespace adder

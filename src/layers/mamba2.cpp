@@ -1,7 +1,6 @@
 #include "layers/mamba2.h"
 
 #include "kernels/pointwise/pointwise.h"
-#include "layers/linear.h"
 
 namespace adder {
 namespace {
@@ -38,7 +37,8 @@ void Mamba2Config::check() const {
 template <class T>
 Mamba2Mixer<T>::Mamba2Mixer(const Mamba2Config& config)
     : config_((config.check(), config)),
-      conv_(config.conv_channels(), config.conv_width, config.conv_bias) {
+      conv_(config.conv_channels(), config.conv_width, config.conv_bias),
+      scan_(config.dt) {
   if (config_.chunk == 0) config_.chunk = ssd_chunk_for(config_.head_dim, config_.state);
 }
 
@@ -46,35 +46,17 @@ template <class T>
 void Mamba2Mixer<T>::visit(const std::string& prefix, ParamVisitor<Acc>& v) {
   using Kind = InitSpec::Kind;
   const auto& c = config_;
-  auto& w = w_;
-  auto& g = d_;
-  const int64_t d_count = c.d_per_channel ? c.d_ssm : c.heads();
-  v.vector(w.dt_bias, g.dt_bias,
-           vector_param(prefix + "dt_bias", {c.heads()},
-                        {Kind::dt_bias, c.dt_min, c.dt_max, c.dt_init_floor}));
-  v.vector(w.A_log, g.A_log,
-           vector_param(prefix + "A_log", {c.heads()}, {Kind::a_log_uniform, c.a_min, c.a_max},
-                        ParamKind::decay));
-  v.decay(w.A, prefix + "A_log");
-  v.vector(w.D, g.D, vector_param(prefix + "D", {d_count}, {Kind::ones}));
-  v.matrix(
-      in_proj_, d_in_proj_,
-      matrix_param(prefix + "in_proj.weight", c.projected(), c.d_model, fan_in_bound(c.d_model)));
-  if (c.bias) {
-    v.vector(w.in_proj_bias, g.in_proj_bias,
-             vector_param(prefix + "in_proj.bias", {c.projected()}, {Kind::zeros}));
-  }
+  scan_.visit_dt_bias(v, prefix + "dt_bias", c.heads());
+  scan_.visit_decay(v, prefix, {c.heads()}, {Kind::a_log_uniform, c.a_min, c.a_max});
+  scan_.visit_skip(v, prefix + "D", c.d_per_channel ? c.d_ssm : c.heads());
+  in_proj_.visit(v, prefix + "in_proj", c.projected(), c.d_model,
+                 {Kind::uniform, fan_in_bound(c.d_model)}, c.bias);
   conv_.visit(prefix, v);
   if (c.norm) {
-    v.vector(w.norm, g.norm, vector_param(prefix + "norm.weight", {c.d_ssm}, {Kind::ones}));
+    v.vector(norm_, dnorm_, vector_param(prefix + "norm.weight", {c.d_ssm}, {Kind::ones}));
   }
-  v.matrix(out_proj_, d_out_proj_,
-           matrix_param(prefix + "out_proj.weight", c.d_model, c.d_inner,
-                        fan_in_bound(c.d_inner) * c.out_proj_scale));
-  if (c.bias) {
-    v.vector(w.out_proj_bias, g.out_proj_bias,
-             vector_param(prefix + "out_proj.bias", {c.d_model}, {Kind::zeros}));
-  }
+  out_proj_.visit(v, prefix + "out_proj", c.d_model, c.d_inner,
+                  {Kind::uniform, fan_in_bound(c.d_inner) * c.out_proj_scale}, c.bias);
 }
 
 template <class T>
@@ -143,13 +125,7 @@ SsdInputs<T> Mamba2Mixer<T>::ssd_inputs(const TokenLayout& layout,
   in.C = conv.slice(config_.d_ssm + config_.groups * config_.state);
   in.dt = parts.slice(config_.dt_at());
   if (!config_.norm) in.z = parts.slice(config_.z_at());
-  in.A = w_.A;
-  in.D = w_.D;
-  in.dt_bias = w_.dt_bias;
-  if (config_.dt_limit_low > 0) in.dt_min = static_cast<Acc>(config_.dt_limit_low);
-  in.dt_max = static_cast<Acc>(config_.dt_limit_high);
-  in.cu_seqlens = layout.cu_seqlens;
-  in.state_index = layout.state_index;
+  scan_.enter(layout, in);
   return in;
 }
 
@@ -179,7 +155,7 @@ void Mamba2Mixer<T>::norm_and_gate(Context& context, const TokenLayout& layout,
   norm.y_stride = c.d_ssm;
   norm.z = s.parts + c.z_at();
   norm.z_stride = c.projected();
-  norm.w = w_.norm;
+  norm.w = norm_;
   norm.out = s.mixed + c.d_mlp();
   norm.out_stride = c.d_inner;
   norm.rstd = s.rstd;
@@ -195,9 +171,7 @@ void Mamba2Mixer<T>::forward(Context& context, const TokenLayout& layout, const 
   const Mamba2Saved<T> s = saved_for_backward != nullptr
                                ? static_cast<const Mamba2Saved<T>&>(*saved_for_backward)
                                : carve(context, layout, false);
-  linear_forward<T>(context, rows, {x, config_.d_model}, in_proj_, w_.in_proj_bias,
-                    {s.parts, config_.projected()});
-
+  in_proj_.forward(context, rows, {x, config_.d_model}, {s.parts, config_.projected()});
   conv_.forward(context, layout, conv_input<const T>(layout, s.parts), conv_output(layout, s.conv),
                 state.empty() ? nullptr : &state[0]);
 
@@ -209,21 +183,13 @@ void Mamba2Mixer<T>::forward(Context& context, const TokenLayout& layout, const 
   ssd_forward(context, ssd_shape(layout), ssd);
 
   norm_and_gate(context, layout, s);
-  linear_forward<T>(context, rows, {s.mixed, config_.d_inner}, out_proj_, w_.out_proj_bias,
-                    {out, config_.d_model});
+  out_proj_.forward(context, rows, {s.mixed, config_.d_inner}, {out, config_.d_model});
 }
 
 template <class T>
-struct Mamba2Mixer<T>::Gradients {
-  T* parts = nullptr;  // (rows, projected)
-  T* conv = nullptr;   // (rows, conv_channels), of x, B, C
-  T* y = nullptr;      // (rows, d_ssm), before the norm; absent without it
-  T* mixed = nullptr;  // (rows, d_inner)
-};
-
-template <class T>
 void Mamba2Mixer<T>::norm_and_gate_backward(Context& context, const TokenLayout& layout,
-                                            const Mamba2Saved<T>& s, const Gradients& g) const {
+                                            const Mamba2Saved<T>& s,
+                                            const Mamba2Saved<T>& g) const {
   const auto& c = config_;
   if (c.d_mlp() > 0) {
     GateBackward<T> gate;
@@ -243,7 +209,7 @@ void Mamba2Mixer<T>::norm_and_gate_backward(Context& context, const TokenLayout&
   norm.y_stride = c.d_ssm;
   norm.z = s.parts + c.z_at();
   norm.z_stride = c.projected();
-  norm.w = w_.norm;
+  norm.w = norm_;
   norm.rstd = s.rstd;
   norm.gout = g.mixed + c.d_mlp();
   norm.gout_stride = c.d_inner;
@@ -251,17 +217,16 @@ void Mamba2Mixer<T>::norm_and_gate_backward(Context& context, const TokenLayout&
   norm.dy_stride = c.d_ssm;
   norm.dz = g.parts + c.z_at();
   norm.dz_stride = c.projected();
-  norm.dw = d_.norm;
+  norm.dw = dnorm_;
   norm.accumulate = true;
   gated_norm_backward(context, norm_shape(layout), norm);
 }
 
 template <class T>
 void Mamba2Mixer<T>::ssd_backward_into(Context& context, const TokenLayout& layout,
-                                       const Mamba2Saved<T>& s, const Gradients& g) const {
+                                       const Mamba2Saved<T>& s, const Mamba2Saved<T>& g) const {
   Arena::Scope scope(*context.arena);
   const auto& c = config_;
-  const SsdShape shape = ssd_shape(layout);
   const auto dparts = dense_view(g.parts, layout.len, c.projected());
   const auto dconv = dense_view(g.conv, layout.len, c.conv_channels());
   SsdBackward<T> ssd;
@@ -273,43 +238,25 @@ void Mamba2Mixer<T>::ssd_backward_into(Context& context, const TokenLayout& layo
   ssd.dC = dconv.slice(c.d_ssm + c.groups * c.state);
   ssd.ddt = dparts.slice(c.dt_at());
   if (!c.norm) ssd.dz = dparts.slice(c.z_at());
-  ssd.dD = d_.D;
-  ssd.ddt_bias = d_.dt_bias;
-  ssd.accumulate = true;
-  if (d_.A_log != nullptr) {
-    ssd.dA = context.arena->take<Acc>(c.heads());
-    zero_elements(context, ssd.dA, c.heads());
-  }
-  ssd_backward(context, shape, ssd);
-  if (d_.A_log != nullptr) {
-    decay_backward<Acc>(context, {1, c.heads()}, {w_.A, ssd.dA, d_.A_log, true});
-  }
+  scan_.run_backward(context, ssd, [&](const SsdBackward<T>& args) {
+    ssd_backward(context, ssd_shape(layout), args);
+  });
 }
 
 template <class T>
 void Mamba2Mixer<T>::backward(Context& context, const TokenLayout& layout, const T* x,
                               const T* gout, const MixerSaved& saved, T* dx) const {
   Arena::Scope scope(*context.arena);
-  Arena& arena = *context.arena;
   const auto& s = static_cast<const Mamba2Saved<T>&>(saved);
+  const Mamba2Saved<T> g = carve(context, layout, false);
   const auto& c = config_;
   const int64_t rows = layout.rows();
-  Gradients g;
-  g.parts = arena.take<T>(rows * c.projected());
-  g.conv = arena.take<T>(rows * c.conv_channels());
-  g.mixed = arena.take<T>(rows * c.d_inner);
-  if (c.norm) g.y = arena.take<T>(rows * c.d_ssm);
-
-  linear_backward_weight<T>(context, rows, {gout, c.d_model}, {s.mixed, c.d_inner}, out_proj_,
-                            d_out_proj_, d_.out_proj_bias);
-  linear_backward_input<T>(context, rows, {gout, c.d_model}, out_proj_, {g.mixed, c.d_inner});
+  out_proj_.backward(context, rows, {gout, c.d_model}, {s.mixed, c.d_inner}, {g.mixed, c.d_inner});
   norm_and_gate_backward(context, layout, s, g);
   ssd_backward_into(context, layout, s, g);
   conv_.backward(context, layout, conv_input<const T>(layout, s.parts),
                  conv_output<const T>(layout, g.conv), conv_input(layout, g.parts));
-  linear_backward_weight<T>(context, rows, {g.parts, c.projected()}, {x, c.d_model}, in_proj_,
-                            d_in_proj_, d_.in_proj_bias);
-  linear_backward_input<T>(context, rows, {g.parts, c.projected()}, in_proj_, {dx, c.d_model});
+  in_proj_.backward(context, rows, {g.parts, c.projected()}, {x, c.d_model}, {dx, c.d_model});
 }
 
 template class Mamba2Mixer<double>;

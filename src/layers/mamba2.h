@@ -8,7 +8,9 @@
 #include "kernels/norm/norm.h"
 #include "kernels/ssd/ssd.h"
 #include "layers/causal_conv.h"
+#include "layers/linear.h"
 #include "layers/mixer.h"
+#include "layers/scan_params.h"
 
 namespace adder {
 
@@ -27,15 +29,11 @@ struct Mamba2Config {
   bool norm_before_gate = false;
   int64_t norm_groups = 1;  // of that norm; divides d_ssm
   double norm_eps = 1e-5;
-  double dt_limit_low = 0;  // limits of delta; 0 and infinity: none
-  double dt_limit_high = std::numeric_limits<double>::infinity();
   int64_t chunk = 0;  // tokens of a block: changes speed and rounding only; 0: ssd_chunk_for
+  DtConfig dt;
   // Initialisation (math.md 7.7).
   double a_min = 1;  // of -A
   double a_max = 16;
-  double dt_min = 1e-3;
-  double dt_max = 0.1;
-  double dt_init_floor = 1e-4;
   double out_proj_scale = 1.0;  // factor on out_proj's start values: 1 / sqrt(n_layer)
 
   int64_t heads() const { return d_ssm / head_dim; }
@@ -51,6 +49,7 @@ struct Mamba2Config {
   void check() const;  // throws Error naming the field
 };
 
+/// What forward leaves for backward; backward keeps the gradients of the same arrays in another one.
 template <class T>
 struct Mamba2Saved : MixerSaved {
   using Acc = accumulate_t<T>;
@@ -78,7 +77,6 @@ class Mamba2Mixer : public Mixer<T> {
                 const MixerSaved& saved, T* dx) const override;
 
  private:
-  struct Gradients;  // what flows back between the parts
   Mamba2Saved<T> carve(Context& context, const TokenLayout& layout, bool training) const;
   SsdShape ssd_shape(const TokenLayout& layout) const;
   GatedNormShape norm_shape(const TokenLayout& layout) const;
@@ -97,29 +95,17 @@ class Mamba2Mixer : public Mixer<T> {
   void norm_and_gate(Context& context, const TokenLayout& layout,
                      const Mamba2Saved<T>& saved) const;
   void norm_and_gate_backward(Context& context, const TokenLayout& layout,
-                              const Mamba2Saved<T>& saved, const Gradients& g) const;
+                              const Mamba2Saved<T>& saved, const Mamba2Saved<T>& g) const;
   void ssd_backward_into(Context& context, const TokenLayout& layout, const Mamba2Saved<T>& saved,
-                         const Gradients& g) const;
+                         const Mamba2Saved<T>& g) const;
 
   Mamba2Config config_;
-  // Weights, and beside them their gradients: absent where frozen or not training.
-  Matrix in_proj_;   // (projected, d_model), rows z0, x0, z, x, B, C, dt
-  Matrix out_proj_;  // (d_model, d_inner)
-  MatrixGrad<Acc> d_in_proj_, d_out_proj_;
-  CausalConv<T> conv_;  // over x, B, C
-  struct Vectors {
-    const Acc* in_proj_bias = nullptr;   // (projected) or absent
-    const Acc* dt_bias = nullptr;        // (heads)
-    const Acc* A_log = nullptr;          // (heads)
-    const Acc* A = nullptr;              // -exp(A_log)
-    const Acc* D = nullptr;              // (heads) or (d_ssm)
-    const Acc* norm = nullptr;           // (d_ssm) or absent
-    const Acc* out_proj_bias = nullptr;  // (d_model) or absent
-  } w_;
-  struct VectorGrads {
-    Acc *in_proj_bias = nullptr, *dt_bias = nullptr, *A_log = nullptr, *D = nullptr;
-    Acc *norm = nullptr, *out_proj_bias = nullptr;
-  } d_;
+  Linear<T> in_proj_;          // (projected, d_model), rows z0, x0, z, x, B, C, dt
+  Linear<T> out_proj_;         // (d_model, d_inner)
+  CausalConv<T> conv_;         // over x, B, C
+  ScanParams<T> scan_;         // A_log and dt_bias (heads); D (heads) or (d_ssm)
+  const Acc* norm_ = nullptr;  // (d_ssm) or absent
+  Acc* dnorm_ = nullptr;
 };
 
 }  // namespace adder

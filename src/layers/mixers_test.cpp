@@ -2,7 +2,11 @@
 // Their arithmetic is tested in whole models (src/models/models_test.cpp).
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <vector>
+
 #include "core/error.h"
+#include "core/workspace.h"
 #include "layers/gated_mlp.h"
 #include "layers/mamba1.h"
 #include "layers/mamba2.h"
@@ -86,6 +90,79 @@ TEST(Mixers, Mamba2PartsTileTheProjection) {
   EXPECT_EQ(config.conv_at(), 8 + 12);
   EXPECT_EQ(config.dt_at(), 20 + 12 + 20);
   EXPECT_EQ(config.projected(), 2 * 16 + 2 * 2 * 5 + 4);
+}
+
+// A low-rank adapter is the weight W + up down, and its gradients follow by the chain rule.
+TEST(Linear, AnAdapterIsAPartOfTheWeight) {
+  constexpr int64_t kRows = 5, kIn = 4, kOut = 3, kRank = 2;
+  const auto wave = [](int64_t count, double frequency) {
+    std::vector<double> values(static_cast<size_t>(count));
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] = std::sin(frequency * static_cast<double>(i + 1));
+    }
+    return values;
+  };
+  const auto x = wave(kRows * kIn, 0.7), gy = wave(kRows * kOut, 1.3), w = wave(kOut * kIn, 0.9);
+  const auto down = wave(kRank * kIn, 0.4), up = wave(kOut * kRank, 1.1);
+  const auto matrix = [](const std::vector<double>& data, int64_t rows, int64_t cols) {
+    return Matrix{data.data(), Dtype::f64, rows, cols, cols, nullptr};
+  };
+  const LowRankAdapter adapter{matrix(down, kRank, kIn), matrix(up, kOut, kRank)};
+  Matrix weight = matrix(w, kOut, kIn);
+  weight.adapter = &adapter;
+  std::vector<double> y(kRows * kOut), dx(kRows * kIn), dw(kOut * kIn), ddown(kRank * kIn),
+      dup(kOut * kRank);
+  Workspace workspace(1);
+  workspace.run([&](Context& context) {
+    const Rows<const double> xs{x.data(), kIn}, gys{gy.data(), kOut};
+    linear_forward<double>(context, kRows, xs, weight, nullptr, {y.data(), kOut});
+    linear_backward_input<double>(context, kRows, gys, weight, {dx.data(), kIn});
+    linear_backward_weight<double>(context, kRows, gys, xs, weight,
+                                   {dw.data(), ddown.data(), dup.data()});
+  });
+  const auto at = [](const std::vector<double>& m, int64_t cols, int64_t i, int64_t j) {
+    return m[static_cast<size_t>(i * cols + j)];
+  };
+  std::vector<double> merged = w;  // (out, in)
+  for (int64_t o = 0; o < kOut; ++o) {
+    for (int64_t i = 0; i < kIn; ++i) {
+      for (int64_t k = 0; k < kRank; ++k) {
+        merged[static_cast<size_t>(o * kIn + i)] += at(up, kRank, o, k) * at(down, kIn, k, i);
+      }
+    }
+  }
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t o = 0; o < kOut; ++o) {
+      double expected = 0;
+      for (int64_t i = 0; i < kIn; ++i) expected += at(x, kIn, r, i) * at(merged, kIn, o, i);
+      EXPECT_NEAR(at(y, kOut, r, o), expected, 1e-14);
+    }
+    for (int64_t i = 0; i < kIn; ++i) {
+      double expected = 0;
+      for (int64_t o = 0; o < kOut; ++o) expected += at(gy, kOut, r, o) * at(merged, kIn, o, i);
+      EXPECT_NEAR(at(dx, kIn, r, i), expected, 1e-14);
+    }
+  }
+  // dW of the merged weight leads to the three.
+  for (int64_t o = 0; o < kOut; ++o) {
+    for (int64_t i = 0; i < kIn; ++i) {
+      double expected = 0;
+      for (int64_t r = 0; r < kRows; ++r) expected += at(gy, kOut, r, o) * at(x, kIn, r, i);
+      EXPECT_NEAR(at(dw, kIn, o, i), expected, 1e-14);
+    }
+  }
+  for (int64_t k = 0; k < kRank; ++k) {
+    for (int64_t i = 0; i < kIn; ++i) {
+      double expected = 0;
+      for (int64_t o = 0; o < kOut; ++o) expected += at(up, kRank, o, k) * at(dw, kIn, o, i);
+      EXPECT_NEAR(at(ddown, kIn, k, i), expected, 1e-13);
+    }
+    for (int64_t o = 0; o < kOut; ++o) {
+      double expected = 0;
+      for (int64_t i = 0; i < kIn; ++i) expected += at(dw, kIn, o, i) * at(down, kIn, k, i);
+      EXPECT_NEAR(at(dup, kRank, o, k), expected, 1e-13);
+    }
+  }
 }
 
 }  // namespace

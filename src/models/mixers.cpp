@@ -13,6 +13,11 @@ double residual_scale(const ModelConfig& config) {
   return config.rescale_out_proj ? 1.0 / std::sqrt(static_cast<double>(config.n_layer)) : 1.0;
 }
 
+DtConfig dt_config(const ModelConfig& config) {
+  return {config.dt_limit_min, config.dt_limit_max, config.dt_min, config.dt_max,
+          config.dt_init_floor};
+}
+
 Mamba1Config mamba1_config(const ModelConfig& config) {
   if (config.ngroups != 1) {
     throw Error({"Mamba-1 has one group of B and C", "model config: ngroups", "1",
@@ -26,13 +31,9 @@ Mamba1Config mamba1_config(const ModelConfig& config) {
   mixer.dt_rank = config.dt_rank;
   mixer.bias = config.bias.value_or(false);
   mixer.conv_bias = config.conv_bias;
-  mixer.dt_limit_low = config.dt_limit_min;
-  mixer.dt_limit_high = config.dt_limit_max;
-  mixer.dt_min = config.dt_min;
-  mixer.dt_max = config.dt_max;
-  mixer.dt_init_floor = config.dt_init_floor;
   mixer.dt_scale = config.dt_scale;
   mixer.dt_init_constant = config.dt_init == "constant";
+  mixer.dt = dt_config(config);
   mixer.out_proj_scale = residual_scale(config);
   return mixer;
 }
@@ -53,13 +54,9 @@ Mamba2Config mamba2_config(const ModelConfig& config) {
   mixer.norm_before_gate = config.norm_before_gate;
   mixer.norm_groups = config.norm_groups;
   mixer.norm_eps = config.norm_eps;
-  mixer.dt_limit_low = config.dt_limit_min;
-  mixer.dt_limit_high = config.dt_limit_max;
   mixer.a_min = config.a_init_min;
   mixer.a_max = config.a_init_max;
-  mixer.dt_min = config.dt_min;
-  mixer.dt_max = config.dt_max;
-  mixer.dt_init_floor = config.dt_init_floor;
+  mixer.dt = dt_config(config);
   mixer.out_proj_scale = residual_scale(config);
   return mixer;
 }
