@@ -1,5 +1,5 @@
-// The parameters that the scans of both Mamba blocks have: decay, skip and the bias of the step size,
-// with the limits of delta (math.md 3.2, 4.1). Thread-safe once bound.
+// The parameters that the scans of both Mamba blocks have: decay, skip and the bias of the step
+// size, with the limits of delta (math.md 3.2, 4.1). Thread-safe once bound.
 #pragma once
 
 #include <limits>
