@@ -170,8 +170,13 @@ TEST_F(Cli, InfoKernels) {
     EXPECT_FALSE(row.find("directions")->as_array().empty()) << row.find("name")->as_string();
     EXPECT_GE(row.find("exact_class")->as_int(), 0);
   }
-  for (const char* family : {"s6", "conv1d", "norm", "gemm", "embed", "loss", "adamw", "sample"}) {
+  for (const char* family : {"s6", "conv1d", "norm", "gemm", "embed", "loss", "optim", "sample"}) {
     EXPECT_EQ(families.count(family), 1u) << family;
+  }
+  // What is listed can be measured under the same name.
+  const RunResult unknown = run({"bench", "nosuch"});
+  for (const std::string& family : families) {
+    EXPECT_TRUE(contains(unknown.err, family)) << family << " in: " << unknown.err;
   }
 }
 

@@ -31,8 +31,9 @@ JsonValue json_of(const KernelRow& row) {
   for (const Direction direction : row.directions) directions.push(direction_name(direction));
   JsonValue value = JsonValue::object();
   value.set("family", row.family)
+      .set("operation", row.operation)
       .set("name", row.info.name)
-      .set("device", row.info.device == Device::cpu ? "cpu" : "cuda")
+      .set("device", device_name(row.info.device))
       .set("dtype", dtype_name(row.info.dtype))
       .set("types", row.types)
       .set("directions", directions)
@@ -48,14 +49,14 @@ void print_kernels(bool json) {
     put_line(write_json(JsonValue::object().set("kernels", list), kOneLine));
     return;
   }
-  constexpr const char* kLayout = "{:<11} {:<22} {:<6} {:<15} {:<22} {}";
-  put_line(fmt::format(kLayout, "family", "name", "device", "types", "directions", "exact class"));
+  constexpr const char* kLayout = "{:<10} {:<13} {:<22} {:<6} {:<15} {:<16} {}";
+  put_line(fmt::format(kLayout, "family", "operation", "name", "device", "types", "directions",
+                       "exact class"));
   for (const KernelRow& row : rows) {
     const std::string exact =
         row.info.exact_class == 0 ? "-" : std::to_string(row.info.exact_class);
-    put_line(fmt::format(kLayout, row.family, row.info.name,
-                         row.info.device == Device::cpu ? "cpu" : "cuda", row.types,
-                         directions_text(row), exact));
+    put_line(fmt::format(kLayout, row.family, row.operation, row.info.name,
+                         device_name(row.info.device), row.types, directions_text(row), exact));
   }
 }
 

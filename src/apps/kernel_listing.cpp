@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
+#include <utility>
 
 #include "kernels/conv1d/conv1d.h"
 #include "kernels/embed/embed.h"
@@ -24,11 +26,23 @@ std::string type_names() {
   return fmt::format("{}", fmt::join(names, " "));
 }
 
+std::string family_of(const std::string& operation) {
+  static const std::pair<const char*, const char*> kShared[] = {
+      {"gated_norm", "norm"}, {"gate", "pointwise"},      {"column_sum", "pointwise"},
+      {"decay", "pointwise"}, {"convert", "pointwise"},   {"adamw", "optim"},
+      {"squares", "optim"},   {"step_decision", "optim"}, {"loss_sum", "loss"}};
+  for (const auto& [name, family] : kShared) {
+    if (operation == name) return family;
+  }
+  return operation;
+}
+
 template <class L>
-void append(std::vector<KernelRow>& rows, const char* family, std::span<const L> lines,
+void append(std::vector<KernelRow>& rows, const char* operation, std::span<const L> lines,
             const std::string& types) {
   for (const L& line : lines) {
-    KernelRow row{family, line.info, types, {}};
+    const std::string name = operation;
+    KernelRow row{family_of(name), name, line.info, types, {}};
     for (const Direction direction : {Direction::forward, Direction::backward, Direction::step}) {
       if (line.run.has(direction)) row.directions.push_back(direction);
     }
@@ -116,8 +130,9 @@ std::vector<KernelRow> kernel_rows() {
   append_convert<float, double, float, Bf16, F16>(rows);
   append_convert<Bf16, double, float, Bf16, F16>(rows);
   append_convert<F16, double, float, Bf16, F16>(rows);
-  std::stable_sort(rows.begin(), rows.end(),
-                   [](const KernelRow& a, const KernelRow& b) { return a.family < b.family; });
+  std::stable_sort(rows.begin(), rows.end(), [](const KernelRow& a, const KernelRow& b) {
+    return std::tie(a.family, a.operation) < std::tie(b.family, b.operation);
+  });
   return rows;
 }
 

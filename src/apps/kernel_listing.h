@@ -9,7 +9,8 @@
 namespace adder::apps {
 
 struct KernelRow {
-  std::string family;
+  std::string family;     // as `adder bench` names it
+  std::string operation;  // of a family with several: "adamw"; else its name
   LineInfo info;
   std::string types;  // storage types in the order of its templates: "bf16 bf16 f32" for A, B, C
   std::vector<Direction> directions;
