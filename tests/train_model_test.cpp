@@ -262,5 +262,78 @@ TEST_F(TrainModel, ClipsTheGradientAndFollowsTheSchedule) {
   EXPECT_NEAR(std::sqrt(sum), (1 - config.beta1) * config.clip, 1e-6 * config.clip + 1e-6);
 }
 
+// Every step worked out in double from the gradients that the model holds: the rise of the learning
+// rate, clipping, AdamW with its t, decay of matrices only, and a skipped step that counts nothing.
+TEST_F(TrainModel, StepsAreTheFormulas) {
+  TrainConfig config = small_config();
+  config.clip = 0.5;
+  config.weight_decay = 0.3;
+  config.schedule = "constant";
+  SmallRun run(shard_, config, 2);
+  ParamStore<float>& store = run.model->store();
+  const ParamTable& table = run.model->params();
+  const auto read_all = [&] {
+    std::vector<std::vector<float>> all;
+    for (int64_t p = 0; p < table.size(); ++p) all.push_back(store.read(p));
+    return all;
+  };
+  std::vector<std::vector<double>> m, v;
+  for (const auto& values : read_all()) {
+    m.emplace_back(values.size());
+    v.emplace_back(values.size());
+  }
+  const int64_t at = 't' * run.model->config().d_model;  // the embedding of 't'
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  int64_t updates = 0, clipped = 0;
+  for (int64_t step = 1; step <= 6; ++step) {
+    const bool spoiled = step == 3;
+    const float kept = store.read(0)[static_cast<size_t>(at)];
+    if (spoiled) store.write(0, at, 1, &nan);
+    auto before = read_all();
+    const StepReport report = run.step();
+    EXPECT_EQ(report.step, step);
+    EXPECT_DOUBLE_EQ(report.learning_rate,
+                     config.lr * std::min(1.0, static_cast<double>(step) / 5));
+    EXPECT_EQ(report.skipped, spoiled);
+    if (spoiled) {
+      store.write(0, at, 1, &kept);
+      continue;
+    }
+    const double t = static_cast<double>(++updates), lr = report.learning_rate;
+    std::vector<std::vector<float>> gradients;
+    double squares = 0;
+    for (int64_t p = 0; p < table.size(); ++p) {
+      gradients.push_back(store.read_gradient(p));
+      if (!table.info(p).alias_of.empty()) continue;
+      for (const float g : gradients.back()) squares += double{g} * g;
+    }
+    EXPECT_NEAR(report.grad_norm, std::sqrt(squares), 1e-9 * report.grad_norm);
+    const double clip = std::min(1.0, config.clip / (std::sqrt(squares) + 1e-6));
+    clipped += clip < 1;
+    const auto after = read_all();
+    for (size_t p = 0; p < after.size(); ++p) {
+      const ParamInfo& info = table.info(static_cast<int64_t>(p));
+      if (!info.alias_of.empty()) continue;
+      const bool decays = info.name.find("_proj.weight") != std::string::npos ||
+                          info.name.find("embeddings.weight") != std::string::npos;
+      for (size_t i = 0; i < after[p].size(); ++i) {
+        const double g = clip * double{gradients[p][i]};
+        m[p][i] = config.beta1 * m[p][i] + (1 - config.beta1) * g;
+        v[p][i] = config.beta2 * v[p][i] + (1 - config.beta2) * g * g;
+        const double mean = m[p][i] / (1 - std::pow(config.beta1, t));
+        const double root = std::sqrt(v[p][i] / (1 - std::pow(config.beta2, t)));
+        const double moved = lr * mean / (root + config.eps);
+        const double expected =
+            double{before[p][i]} * (1 - (decays ? lr * config.weight_decay : 0)) - moved;
+        ASSERT_NEAR(after[p][i], expected,
+                    2e-7 * std::abs(before[p][i]) + 2e-4 * std::abs(moved) + 1e-9)
+            << info.name << "[" << i << "] of step " << step;
+      }
+    }
+  }
+  EXPECT_EQ(run.trainer->skipped(), 1);
+  EXPECT_GT(clipped, 0);
+}
+
 }  // namespace
 }  // namespace adder
