@@ -173,7 +173,7 @@ TEST_F(Cli, InfoKernels) {
   for (const char* family : {"s6", "conv1d", "norm", "gemm", "embed", "loss", "optim", "sample"}) {
     EXPECT_EQ(families.count(family), 1u) << family;
   }
-  // What is listed can be measured under the same name.
+  // Every family of the list can be measured under the same name.
   const RunResult unknown = run({"bench", "nosuch"});
   for (const std::string& family : families) {
     EXPECT_TRUE(contains(unknown.err, family)) << family << " in: " << unknown.err;

@@ -1,4 +1,4 @@
-// What the inference subcommands say of bad input. Every failure exits with 1 (2 for wrong usage),
+// The inference subcommands meet bad input. Every failure exits with 1 (2 for wrong usage),
 // writes "adder: error: ..." and leaves no output.
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-// What the tests of the inference subcommands start from.
+// The tests of the inference subcommands start from this fixture.
 #pragma once
 
 #include <algorithm>

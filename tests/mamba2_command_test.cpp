@@ -124,7 +124,7 @@ std::vector<T> tensor(const SafetensorsFile& file, const std::string& name) {
   return values;
 }
 
-// What transformers answered, by `logits --grads` and by `generate`.
+// The answers of transformers, by `logits --grads` and by `generate`.
 TEST_F(Mamba2Golden, LogitsGradientsAndGreedyText) {
   const std::string model = golden_path("models_hf/mamba2_base");
   const SafetensorsFile golden(model + "/golden.safetensors");

@@ -167,7 +167,7 @@ TEST_F(MambaSsm, SelectiveScanOfTheCudaKernels) {
     const JsonValue& outputs = *dump.find("outputs");
     const JsonValue* last = outputs.find("last_state");
     Tensor state = last == nullptr ? Tensor{} : tensor_of(*last);
-    // Where B is constant their kernel multiplies it into C after the scan: its last state lacks B.
+    // With constant B their kernel multiplies it into C after the scan: its last state lacks B.
     const Tensor b = tensor_of(*dump.find("inputs")->find("B"));
     for (size_t i = 0; i < state.data.size(); ++i) state.data[i] *= b.data[i % b.data.size()];
     check_scan(one.name, in, token_first(tensor_of(*outputs.find("y"))),

@@ -29,7 +29,7 @@ inline namespace v0 {
 class Session;
 class Trainer;
 
-/// What products and activations are computed in; parameters and gradients are always f32.
+/// The type of products and activations; parameters and gradients are always f32.
 enum class Precision : uint8_t { f32, bf16 };
 
 struct ModelOptions {

@@ -1,4 +1,4 @@
-// What stands behind adder::Model, shared by the files that implement include/adder.
+// The implementation behind adder::Model. The files that implement include/adder share it.
 #pragma once
 
 #include <memory>

@@ -21,9 +21,9 @@ class TextStream {
  public:
   /// Throws UsageError on an empty stop string.
   explicit TextStream(std::vector<std::string> stops);
-  /// What can be shown after `bytes`. Once a stop string was met, nothing more comes.
+  /// The text that can be shown after `bytes`. Once a stop string was met, nothing more comes.
   std::string push(std::string_view bytes);
-  /// What was still held back. Nothing may be pushed after it.
+  /// The text that was still held back. Nothing may be pushed after it.
   std::string finish();
   bool stopped() const { return stopped_; }
 

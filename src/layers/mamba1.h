@@ -28,8 +28,8 @@ struct Mamba1Config {
   void check() const;  // throws Error naming the field
 };
 
-/// What forward leaves for backward; backward keeps the gradients of the same arrays in another
-/// one.
+/// Forward leaves these arrays for backward; backward keeps the gradients of the same arrays in
+/// another one.
 template <class T>
 struct Mamba1Saved : MixerSaved {
   using Acc = accumulate_t<T>;

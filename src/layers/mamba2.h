@@ -40,7 +40,7 @@ struct Mamba2Config {
   int64_t d_mlp() const { return d_inner - d_ssm; }
   /// Channels of x, B and C: those that the convolution sees.
   int64_t conv_channels() const { return d_ssm + 2 * groups * state; }
-  // Where the parts of in_proj's output begin.
+  // The parts of in_proj's output begin here.
   int64_t z_at() const { return 2 * d_mlp(); }
   int64_t conv_at() const { return z_at() + d_ssm; }
   int64_t dt_at() const { return conv_at() + conv_channels(); }
@@ -49,8 +49,8 @@ struct Mamba2Config {
   void check() const;  // throws Error naming the field
 };
 
-/// What forward leaves for backward; backward keeps the gradients of the same arrays in another
-/// one.
+/// Forward leaves these arrays for backward; backward keeps the gradients of the same arrays in
+/// another one.
 template <class T>
 struct Mamba2Saved : MixerSaved {
   using Acc = accumulate_t<T>;
@@ -81,7 +81,7 @@ class Mamba2Mixer : public Mixer<T> {
   Mamba2Saved<T> carve(Context& context, const TokenLayout& layout, bool training) const;
   SsdShape ssd_shape(const TokenLayout& layout) const;
   GatedNormShape norm_shape(const TokenLayout& layout) const;
-  /// Where the convolution reads and writes within its wider tensors.
+  /// The slices of wider tensors that the convolution reads and writes.
   template <class U>
   TokenView<U> conv_input(const TokenLayout& layout, U* parts) const {
     return dense_view(parts, layout.len, config_.projected()).slice(config_.conv_at());
@@ -91,7 +91,7 @@ class Mamba2Mixer : public Mixer<T> {
     return dense_view(conv, layout.len, config_.conv_channels());
   }
   SsdInputs<T> ssd_inputs(const TokenLayout& layout, const Mamba2Saved<T>& saved) const;
-  /// Where the operator's output goes: before the norm, or straight to out_proj.
+  /// The operator's output goes before the norm, or straight to out_proj.
   TokenView<T> ssd_output(const TokenLayout& layout, T* y, T* mixed) const;
   void norm_and_gate(Context& context, const TokenLayout& layout,
                      const Mamba2Saved<T>& saved) const;

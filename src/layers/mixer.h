@@ -13,7 +13,7 @@
 
 namespace adder {
 
-/// Which tokens a call covers: `batch` rows of `len`, or one row of packed sequences.
+/// A call covers these tokens: `batch` rows of `len`, or one row of packed sequences.
 struct TokenLayout {
   int64_t batch = 1;
   int64_t len = 0;
@@ -47,7 +47,7 @@ class Mixer {
   /// Lists every parameter once, in file order, under `prefix` ("backbone.layers.0.mixer.").
   virtual void visit(const std::string& prefix, ParamVisitor<Acc>& visitor) = 0;
 
-  /// What one slot of decoding state holds, data unset.
+  /// The arrays of one slot of decoding state, data unset.
   virtual std::vector<StatePart> state_parts() const = 0;
 
   /// Room for the activations of one forward over `layout`, from context.arena.

@@ -1,4 +1,4 @@
-// What the mixers say of themselves: sizes that they refuse, state that they carry, parameters.
+// The mixers tell of themselves: sizes that they refuse, state that they carry, parameters.
 // Their arithmetic is tested in whole models (src/models/models_test.cpp).
 #include <gtest/gtest.h>
 

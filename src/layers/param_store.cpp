@@ -72,7 +72,7 @@ void ParamStore<Acc>::zero_gradients(const Context& context) {
   zero_elements(context, gradients(), table_.total());
 }
 
-// What is derived is made from the piece that has just arrived: in the masters, or in memory that
+// Derived arrays are made from the piece that has just arrived: in the masters, or in memory that
 // holds it for as long as that takes.
 template <class Acc>
 void ParamStore<Acc>::write(int64_t index, int64_t first, int64_t count, const Acc* from) {

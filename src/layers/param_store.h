@@ -1,6 +1,6 @@
-// Where the parameters of a model lie: their values, their copies in the type of products, what is
-// derived from them, their gradients. All of it is memory of the device; the host reads and writes
-// it by copies.
+// The store of the parameters of a model: their values, their copies in the type of products, what
+// is derived from them, their gradients. All of it is memory of the device; the host reads and
+// writes it by copies.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ template <class Acc>
 class ParamStore {
  public:
   /// Elements that one copy between host and device moves at most.
-  static constexpr int64_t kPiece = 1 << 20;
+  static constexpr int64_t kPiece = 1 << 18;
 
   ParamStore(Dtype compute, const Context& context, bool masters);
 

@@ -11,7 +11,7 @@ namespace adder {
 
 enum class ParamKind : uint8_t { matrix, embedding, conv, vector, decay };
 
-/// How a parameter starts (math.md 7.7). The random stream is the parameter's name.
+/// The start values of a parameter (math.md 7.7). The random stream is the parameter's name.
 struct InitSpec {
   enum class Kind : uint8_t {
     zeros,
@@ -82,7 +82,7 @@ struct LowRankAdapter {
   Matrix up;    // (rows, rank)
 };
 
-/// Where the gradient of a Matrix is added up, in full precision; absent parts are frozen.
+/// The gradient of a Matrix is added up here, in full precision; absent parts are frozen.
 template <class Acc>
 struct MatrixGrad {
   Acc* data = nullptr;  // (rows, cols), dense
@@ -125,8 +125,8 @@ class ParamTable {
 template <class Acc>
 void start_values(const ParamInfo& info, uint64_t seed, int64_t first, int64_t count, Acc* out);
 
-/// What a layer's field list is shown: once to declare (build the table), then to bind (set the
-/// pointers, which lie in the memory of the device).
+/// A layer shows its field list to a visitor: once to declare (build the table), then to bind (set
+/// the pointers, which lie in the memory of the device).
 template <class Acc>
 class ParamVisitor {
  public:

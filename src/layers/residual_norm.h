@@ -9,7 +9,7 @@
 
 namespace adder {
 
-/// What forward leaves for backward.
+/// Forward leaves these arrays for backward.
 template <class T, class R>
 struct ResidualNormSaved {
   using Acc = accumulate_t<T>;

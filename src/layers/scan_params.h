@@ -10,7 +10,7 @@
 
 namespace adder {
 
-/// How the step sizes start (math.md 7.7) and what limits them; 0 and infinity: nothing.
+/// The start values of the step sizes (math.md 7.7) and their limits; 0 and infinity: none.
 struct DtConfig {
   double limit_low = 0;
   double limit_high = std::numeric_limits<double>::infinity();

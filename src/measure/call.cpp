@@ -33,7 +33,7 @@ Comparison check_accepted(Call& got, const LineInfo& line, Direction direction,
   const auto before = got.copy(), evaluated = got.copy();
   const auto expected = got.wide(), absolute = got.wide();
   got.run(workspace, {direction}, choice);
-  // What is right does not depend on the line; how its dtype rounds may.
+  // The right values do not depend on the line; the rounding of its dtype may.
   expected->reference(direction, false, nullptr);
   evaluated->reference(direction, false, &line);
   absolute->reference(direction, true, &line);

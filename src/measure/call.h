@@ -96,11 +96,11 @@ class Call {
   virtual std::unique_ptr<Call> copy() const = 0;
   /// The same in double.
   virtual std::unique_ptr<Call> wide() = 0;
-  /// What backward reads of what forward leaves, by the line of `choice`.
+  /// Makes the arrays that forward leaves for backward, by the line of `choice`.
   virtual void prepare_backward(Workspace&, const Choice&) {}
   /// Before the first of many timed runs; the device images are there.
   virtual void prepare_timing(const Context&) {}
-  /// What the outputs of `direction` must be beyond the tolerance rule.
+  /// Checks the outputs of `direction` beyond the tolerance rule.
   virtual void check_outputs(Direction, Comparison&) {}
   /// Coarsest type that the line rounds an operand to; f64: none that is coarser than its outputs.
   virtual Dtype product_type(const LineInfo&) const { return Dtype::f64; }
@@ -136,7 +136,7 @@ struct Doors {
 };
 struct NoBackward {};
 
-/// What the families' calls share. Self has
+/// The base of the families' calls. Self has
 ///   Given given              the shape, `given.shape`, and the options, with describe()
 ///   Self(Given, uint64_t seed)  inputs filled, outputs poisoned; Self(Given): nothing filled
 ///   Wide                     the same call in double
@@ -180,7 +180,7 @@ class FamilyCall : public Call {
 void compare_output(Comparison& comparison, const Listed& got, const Array& expected,
                     const Array& evaluated, const Array& absolute, Dtype product = Dtype::f64);
 
-/// How a variant is to be run.
+/// Options for running a variant.
 struct RunOptions {
   int threads = 1;
   uint64_t seed = 1;

@@ -43,7 +43,7 @@ void run_on_device(int threads, const Run& run, Arrays&... arrays) {
   (arrays.download(), ...);
 }
 
-/// What a door says to bad arguments. The device images of the call are there.
+/// The answer of a door to bad arguments. The device images of the call are there.
 template <class Run>
 std::string error_of(const Run& run) {
   try {
@@ -57,8 +57,8 @@ std::string error_of(const Run& run) {
 inline std::string absent(const std::string& field) {
   return field + ": bad shape: expected an array, got none";
 }
-/// What the doors say when `take(forward, backward)` has changed their arguments; also while memory
-/// is only planned.
+/// The answers of the doors when `take(forward, backward)` has changed their arguments; also while
+/// memory is only planned.
 template <class C, class Take>
 std::string error_without(C& call, const Take& take) {
   call.upload(Workspace(1).context());

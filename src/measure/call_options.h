@@ -1,4 +1,4 @@
-// What every family's call is made of: the text of its options, arrays that some options ask for.
+// The parts of every family's call: the text of its options, arrays that some options ask for.
 #pragma once
 
 #include <string>

@@ -122,7 +122,7 @@ bool cpu_has_avx512_bf16() { return cpu_caps().avx512_bf16; }
 
 bool may_use_amx() { return cpu_caps().amx_bf16 && ssd::amx_permitted(); }
 
-// What a well-kept library makes of the units: a square product that fits the caches.
+// A well-kept library shows what the units give: a square product that fits the caches.
 double product_rate_bf16(int threads) {
   constexpr int64_t kSide = 1024;
   const ArenaLayout layout;

@@ -1,4 +1,4 @@
-// What this machine can do at best, measured: the denominators of "per cent of the floor". Every
+// The measured best of this machine: the denominators of "per cent of the floor". Every
 // figure is the best of several runs, since a ceiling is what was once reached. Thread-safe; each
 // figure is measured once a process and thread count, in about 0.1 s.
 #pragma once

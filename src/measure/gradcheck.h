@@ -39,7 +39,7 @@ struct GradReport {
 
 namespace gradcheck_detail {
 
-/// Which entries are checked: all, or `most` different ones drawn from (seed, name).
+/// The entries that are checked: all, or `most` different ones drawn from (seed, name).
 inline std::vector<int64_t> sample(const GradInput& input, const GradOptions& options) {
   const auto count = static_cast<int64_t>(input.values.size());
   std::vector<int64_t> entries(static_cast<size_t>(count));

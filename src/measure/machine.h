@@ -1,4 +1,4 @@
-// Where and with what a figure was measured: it stands in every line of a report.
+// The machine and the compiler of a figure: they stand in every line of a report.
 #pragma once
 
 #include <string>

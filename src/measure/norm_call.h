@@ -150,7 +150,7 @@ class NormCall : public FamilyCall<NormCall<T, R>> {
 
  private:
   int64_t count() const { return given.shape.rows * given.shape.width; }
-  // What forward would have kept for backward: here in double, rounded once.
+  // The statistics that forward would have kept: here in double, rounded once.
   void take_statistics_of_r() {
     NormCall<double, double> of_r({.shape = given.shape, .x = false, .w = false});
     of_r.residual_in.assign(r);
@@ -221,7 +221,7 @@ class GatedNormCall : public FamilyCall<GatedNormCall<T>> {
     fill_uniform(w, seed, "gated.w", -1.5, 1.5);
     if (c.accumulate) fill_normal(dw, seed, "gated.sums");
     if (c.chained) return;
-    // What forward would have kept for backward: here in double, rounded once.
+    // The statistics that forward would have kept: here in double, rounded once.
     const auto in_double = this->wide();
     in_double->reference(Direction::forward, false, nullptr);
     given_rstd.assign(static_cast<Wide&>(*in_double).rstd);

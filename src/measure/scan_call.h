@@ -12,7 +12,7 @@
 
 namespace adder::measure {
 
-/// Where the values of dt and A come from.
+/// The source of the values of dt and A.
 enum class ScanValues : uint8_t {
   trained,   // as a trained model has them
   mild,      // without the steepest decays: central differences resolve their gradients

@@ -1,5 +1,5 @@
-// What the calls of sequence kernels share: the arrays that say where sequences begin, which states
-// are theirs and in what order their tokens come.
+// The part that calls of sequence kernels share: the arrays that say where sequences begin, which
+// states are theirs and in what order their tokens come.
 #pragma once
 
 #include "measure/call_options.h"

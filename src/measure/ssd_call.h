@@ -11,7 +11,7 @@ namespace adder::measure {
 
 using SsdCase = ScanCase<SsdShape>;
 
-/// What the line rounds besides the recurrence.
+/// The line rounds these besides the recurrence.
 inline ref::SsdForm ssd_form(const LineInfo& line) {
   const std::string_view name = line.name;
   if (name.starts_with("chunked")) return ref::SsdForm::chunked;

@@ -70,10 +70,10 @@ class Array {
   /// Device to host, rings included.
   void download();
 
-  /// Where the elements begin; null where the array is absent.
+  /// The address of the first element; null where the array is absent.
   std::byte* image(Side side) const;
 
-  // What follows is about the host image.
+  // The rest is about the host image.
 
   /// True while nobody wrote outside the array.
   bool intact() const;

@@ -1,4 +1,4 @@
-// What the test driver and the bench driver read: every line of every family on every shape.
+// The test driver and the bench driver read variants: every line of every family on every shape.
 #pragma once
 
 #include <cstdint>

@@ -13,7 +13,8 @@
 
 namespace adder {
 
-/// What a call covers, in host memory: `batch` rows of `len` tokens, or packed sequences.
+/// The extent of a call and its arrays in host memory: `batch` rows of `len` tokens, or packed
+/// sequences.
 struct CallInput {
   int64_t batch = 1;
   int64_t len = 0;

@@ -20,8 +20,8 @@ struct LossOptions {
   double z_loss = 0;
 };
 
-/// What decoding carries: every layer's state parts for `slots` sequences, in the memory of the
-/// device. Starts at zero.
+/// The state that decoding carries: every layer's state parts for `slots` sequences, in the memory
+/// of the device. Starts at zero.
 class DecodeState {
  public:
   DecodeState(std::vector<std::vector<StatePart>> layers, int64_t slots, const Context& context);
@@ -38,7 +38,7 @@ class DecodeState {
   Buffer buffer_;
 };
 
-/// How a model is built.
+/// The choices that a model is built by.
 struct ModelBuild {
   Dtype compute = Dtype::f32;  // of products and activations: f32 or bf16, for double f64
   /// Keeps values in full precision beside narrower weights: for training and for reading

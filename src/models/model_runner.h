@@ -13,7 +13,7 @@
 
 namespace adder {
 
-/// What the first number of a Workspace::Key says about calls of models.
+/// The kinds of calls of models: the first number of their Workspace::Key.
 enum class CallKind : int64_t { logits, losses, gradients, step };
 
 /// Results stay valid until the next call. Not thread-safe; the model is only read, so runners can
