@@ -76,12 +76,6 @@ std::string save_model(const LanguageModel<Acc>& model, const std::string& direc
   return hf_cannot_express(model.config()).value_or("");
 }
 
-std::string file_tensor_name(const ModelConfig& config, const std::string& parameter) {
-  const bool hf = layout_for(config) == ConfigLayout::hf;
-  if (!hf && parameter == "backbone.embeddings.weight") return "backbone.embedding.weight";
-  return parameter;
-}
-
 #define ADDER_MODEL_IO(Acc)                                                        \
   template std::unique_ptr<LanguageModel<Acc>> load_model<Acc>(const std::string&, \
                                                                const ModelBuild&); \

@@ -25,7 +25,4 @@ void load_parameters(const std::string& directory, LanguageModel<Acc>& model);
 template <class Acc>
 std::string save_model(const LanguageModel<Acc>& model, const std::string& directory);
 
-/// The tensor's name in the file layout of `config` for the parameter's own name.
-std::string file_tensor_name(const ModelConfig& config, const std::string& parameter);
-
 }  // namespace adder

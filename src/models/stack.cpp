@@ -75,14 +75,9 @@ void Stack<T, R>::bind() {
 
 template <class T, class R>
 void Stack<T, R>::visit(ParamVisitor<Acc>& visitor) {
-  ParamInfo info;
-  info.name = kEmbedding;
-  info.shape = {this->padded_vocab_, this->config_.d_model};
+  ParamInfo info = matrix_param(kEmbedding, this->padded_vocab_, this->config_.d_model, 0);
   info.kind = ParamKind::embedding;
   info.init = {InitSpec::Kind::normal, this->config_.initializer_range};
-  info.decay = true;
-  info.keep_fp32 = false;
-  info.quantizable = true;
   visitor.matrix(embedding_, embedding_grad_, info);
   for (Branch<T>& branch : branches_) {
     branch.norm.visit(visitor);
