@@ -70,8 +70,8 @@ class Session {
   bool checkpoint_due() const;
   /// Tells which checkpoints are written, and why others are not.
   void tell(const std::vector<CheckpointOutcome>& outcomes);
-  /// Waits for the last checkpoint, which must be saved.
-  void finish_saving();
+  /// Throws Error unless the last checkpoint is saved.
+  void require_saved() const;
   bool stop_requested() const { return run_.stop_requested && run_.stop_requested(); }
   bool done() const { return trainer_.steps_done() >= run_.train.steps; }
   void add_sample(int64_t step, bool last, const std::string& heading);
@@ -169,6 +169,8 @@ void Session::validate(MetricsRecord& record) {
   add_sample(record.step, false,
              fmt::format("step {}, validation loss {:.4f}", record.step, eval.loss));
   if (done()) state_.final_eval = eval;
+  // The best so far counts once it is in a file: one that cannot be saved must not hide this one.
+  if (state_.best_step && *state_.best_step == checkpointed_step_) tell(writer_.finish());
   const bool better = !state_.best_step || eval.compare_loss < state_.best_loss;
   if (std::isfinite(eval.compare_loss) && better) {
     state_.best_step = record.step;
@@ -200,6 +202,7 @@ void Session::checkpoint() {
 
 void Session::tell(const std::vector<CheckpointOutcome>& outcomes) {
   for (const CheckpointOutcome& outcome : outcomes) {
+    const bool told = !outcome.saved && unsaved_ == outcome.problem;
     unsaved_ = outcome.saved ? "" : outcome.problem;
     if (outcome.saved) {
       saved_best_ = staged_best_;
@@ -208,17 +211,18 @@ void Session::tell(const std::vector<CheckpointOutcome>& outcomes) {
       continue;
     }
     if (checkpointed_step_ == outcome.step) checkpointed_step_ = -1;
-    if (state_.best_step == outcome.step) {  // those weights are gone: the best before it counts
+    const bool in_memory = done() && outcome.step == trainer_.steps_done();
+    if (state_.best_step == outcome.step && !in_memory) {  // gone: the best before it counts
       state_.best_step = saved_best_.step;
       state_.best_loss = saved_best_.loss;
     }
+    if (told) continue;  // once for saves in a row that fail alike
     observer_.on_note(fmt::format("warning: checkpoint of step {} not saved: {}; the run goes on",
                                   outcome.step, outcome.problem));
   }
 }
 
-void Session::finish_saving() {
-  tell(writer_.finish());
+void Session::require_saved() const {
   if (!unsaved_.empty()) throw Error("the last checkpoint was not saved: " + unsaved_);
 }
 
@@ -322,7 +326,7 @@ bool Session::load_weights(int64_t step) {
 
 // After the last step: keeps the weights of the best validation, scored on every validation token.
 TrainResult Session::finish() {
-  finish_saving();
+  tell(writer_.finish());
   TrainResult report = result();
   if (state_.final_eval) {
     Evaluation kept = *state_.final_eval;
@@ -334,6 +338,7 @@ TrainResult Session::finish() {
     report.bits_per_byte = kept.bits_per_byte;
   }
   report.model_note = save_model(*run_.model, files_.path("model"));
+  require_saved();  // after the model, which must not be lost with it
   add_sample(report.best_step, true,
              report.val_loss ? fmt::format("the saved model (step {}, validation loss {:.4f})",
                                            report.best_step, *report.val_loss)
@@ -352,7 +357,8 @@ TrainResult Session::go() {
   while (!done()) {
     if (stop_requested()) {
       checkpoint();
-      finish_saving();
+      tell(writer_.finish());
+      require_saved();
       draw();
       return result();
     }
