@@ -36,3 +36,14 @@
   void FUNCTION(const SHAPE& shape, const ARGS<Bf16>& args, Exec exec) {   \
     HWY_DYNAMIC_DISPATCH(NAME##_bf16)(shape, args, exec);                  \
   }
+
+/// The same for one choice of types, which the last argument names: ADDER_SIMD_FUNCTION defines
+/// NAME of one target, and ADDER_SIMD_LINE defines FUNCTION, which calls it.
+#define ADDER_SIMD_FUNCTION(NAME, RUN, SHAPE, ...) \
+  void NAME(const SHAPE& shape, const __VA_ARGS__& args, Exec exec) { RUN(shape, args, exec); }
+#define ADDER_SIMD_LINE(NAME, FUNCTION, SHAPE, ...)                       \
+  HWY_EXPORT(NAME);                                                       \
+  template <>                                                             \
+  void FUNCTION(const SHAPE& shape, const __VA_ARGS__& args, Exec exec) { \
+    HWY_DYNAMIC_DISPATCH(NAME)(shape, args, exec);                        \
+  }

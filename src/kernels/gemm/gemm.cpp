@@ -6,9 +6,8 @@
 #include <array>
 
 #include "core/door.h"
-#include "kernels/gemm/blocked.h"
+#include "kernels/gemm/cut.h"
 #include "kernels/gemm/onednn.h"
-#include "kernels/gemm/row_dots.h"
 
 namespace adder {
 namespace {
