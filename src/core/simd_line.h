@@ -1,6 +1,7 @@
 // How the functions of table lines reach the code of a SIMD target. A file that Highway's
 // foreach_target compiles once for each target defines them there with ADDER_SIMD_FUNCTIONS and
-// once for all under HWY_ONCE with ADDER_SIMD_DISPATCH, both in namespace adder.
+// once for all under HWY_ONCE with ADDER_SIMD_DISPATCH, both in namespace adder. HWY_EXPORT takes
+// plain functions: one name for each choice of types.
 #pragma once
 
 #include "core/context.h"
