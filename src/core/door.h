@@ -86,3 +86,8 @@ Layout sequence_layout(const Inputs& in, const Views&... views) {
 }
 
 }  // namespace adder
+
+/// Instantiates a door: NAME(context, shape, args, choice), whose types follow from the last
+/// argument, that of args.
+#define ADDER_DOOR(NAME, SHAPE, ...) \
+  template void NAME(Context&, const SHAPE&, const __VA_ARGS__&, const Choice&);

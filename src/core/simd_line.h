@@ -1,6 +1,7 @@
 // How the functions of table lines reach the code of a SIMD target. A file that Highway's
 // foreach_target compiles once for each target defines them there with ADDER_SIMD_FUNCTIONS and
-// once for all under HWY_ONCE with ADDER_SIMD_DISPATCH, both in namespace adder.
+// once for all under HWY_ONCE with ADDER_SIMD_DISPATCH, both in namespace adder. HWY_EXPORT takes
+// plain functions: one name for each choice of types.
 #pragma once
 
 #include "core/context.h"
@@ -35,4 +36,15 @@
   template <>                                                              \
   void FUNCTION(const SHAPE& shape, const ARGS<Bf16>& args, Exec exec) {   \
     HWY_DYNAMIC_DISPATCH(NAME##_bf16)(shape, args, exec);                  \
+  }
+
+/// The same for one choice of types, which the last argument names: ADDER_SIMD_FUNCTION defines
+/// NAME of one target, and ADDER_SIMD_LINE defines FUNCTION, which calls it.
+#define ADDER_SIMD_FUNCTION(NAME, RUN, SHAPE, ...) \
+  void NAME(const SHAPE& shape, const __VA_ARGS__& args, Exec exec) { RUN(shape, args, exec); }
+#define ADDER_SIMD_LINE(NAME, FUNCTION, SHAPE, ...)                       \
+  HWY_EXPORT(NAME);                                                       \
+  template <>                                                             \
+  void FUNCTION(const SHAPE& shape, const __VA_ARGS__& args, Exec exec) { \
+    HWY_DYNAMIC_DISPATCH(NAME)(shape, args, exec);                        \
   }

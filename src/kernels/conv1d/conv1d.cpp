@@ -116,12 +116,10 @@ void conv1d_backward(Context& context, const Conv1dShape& given, const Conv1dBac
   run_line(context, kDoor.family(), conv1d_lines<T>(), shape, Direction::backward, args, choice);
 }
 
-#define ADDER_CONV1D_INSTANTIATE(T)                                                        \
-  template std::span<const Conv1dLine<T>> conv1d_lines<T>();                               \
-  template void conv1d_forward<T>(Context&, const Conv1dShape&, const Conv1dForward<T>&,   \
-                                  const Choice&);                                          \
-  template void conv1d_backward<T>(Context&, const Conv1dShape&, const Conv1dBackward<T>&, \
-                                   const Choice&);
+#define ADDER_CONV1D_INSTANTIATE(T)                          \
+  template std::span<const Conv1dLine<T>> conv1d_lines<T>(); \
+  ADDER_DOOR(conv1d_forward, Conv1dShape, Conv1dForward<T>)  \
+  ADDER_DOOR(conv1d_backward, Conv1dShape, Conv1dBackward<T>)
 ADDER_CONV1D_INSTANTIATE(double)
 ADDER_CONV1D_INSTANTIATE(float)
 ADDER_CONV1D_INSTANTIATE(Bf16)

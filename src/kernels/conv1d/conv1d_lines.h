@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "core/simd_line.h"
 #include "kernels/conv1d/conv1d.h"
 
 namespace adder {

@@ -345,23 +345,10 @@ void backward_all(const Conv1dShape& shape, const Conv1dBackward<T>& args, Exec 
   });
 }
 
-#define ADDER_CONV1D_TARGET(T, suffix)                                                      \
-  void tiled_forward_##suffix(const Conv1dShape& s, const Conv1dForward<T>& a, Exec e) {    \
-    forward_all<true>(s, a, e);                                                             \
-  }                                                                                         \
-  void direct_forward_##suffix(const Conv1dShape& s, const Conv1dForward<T>& a, Exec e) {   \
-    forward_all<false>(s, a, e);                                                            \
-  }                                                                                         \
-  void tiled_backward_##suffix(const Conv1dShape& s, const Conv1dBackward<T>& a, Exec e) {  \
-    backward_all<true>(s, a, e);                                                            \
-  }                                                                                         \
-  void direct_backward_##suffix(const Conv1dShape& s, const Conv1dBackward<T>& a, Exec e) { \
-    backward_all<false>(s, a, e);                                                           \
-  }
-ADDER_CONV1D_TARGET(double, f64)
-ADDER_CONV1D_TARGET(float, f32)
-ADDER_CONV1D_TARGET(Bf16, bf16)
-#undef ADDER_CONV1D_TARGET
+ADDER_SIMD_FUNCTIONS(tiled_forward, Conv1dShape, Conv1dForward, forward_all<true>)
+ADDER_SIMD_FUNCTIONS(tiled_backward, Conv1dShape, Conv1dBackward, backward_all<true>)
+ADDER_SIMD_FUNCTIONS(direct_forward, Conv1dShape, Conv1dForward, forward_all<false>)
+ADDER_SIMD_FUNCTIONS(direct_backward, Conv1dShape, Conv1dBackward, backward_all<false>)
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -369,24 +356,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-#define ADDER_CONV1D_LINE(line, T, suffix)                                                  \
-  HWY_EXPORT(line##_forward_##suffix);                                                      \
-  HWY_EXPORT(line##_backward_##suffix);                                                     \
-  template <>                                                                               \
-  void conv1d_##line##_forward(const Conv1dShape& s, const Conv1dForward<T>& a, Exec e) {   \
-    HWY_DYNAMIC_DISPATCH(line##_forward_##suffix)(s, a, e);                                 \
-  }                                                                                         \
-  template <>                                                                               \
-  void conv1d_##line##_backward(const Conv1dShape& s, const Conv1dBackward<T>& a, Exec e) { \
-    HWY_DYNAMIC_DISPATCH(line##_backward_##suffix)(s, a, e);                                \
-  }
-ADDER_CONV1D_LINE(tiled, double, f64)
-ADDER_CONV1D_LINE(tiled, float, f32)
-ADDER_CONV1D_LINE(tiled, Bf16, bf16)
-ADDER_CONV1D_LINE(direct, double, f64)
-ADDER_CONV1D_LINE(direct, float, f32)
-ADDER_CONV1D_LINE(direct, Bf16, bf16)
-#undef ADDER_CONV1D_LINE
+ADDER_SIMD_DISPATCH(tiled_forward, Conv1dShape, Conv1dForward, conv1d_tiled_forward)
+ADDER_SIMD_DISPATCH(tiled_backward, Conv1dShape, Conv1dBackward, conv1d_tiled_backward)
+ADDER_SIMD_DISPATCH(direct_forward, Conv1dShape, Conv1dForward, conv1d_direct_forward)
+ADDER_SIMD_DISPATCH(direct_backward, Conv1dShape, Conv1dBackward, conv1d_direct_backward)
 
 }  // namespace adder
 #endif

@@ -83,11 +83,10 @@ void embed_backward(Context& context, const EmbedShape& shape, const EmbedBackwa
   run_line(context, kDoor.family(), embed_lines<T, P>(), shape, Direction::backward, args, choice);
 }
 
-#define ADDER_EMBED_INSTANTIATE(T, P)                                                       \
-  template std::span<const EmbedLine<T, P>> embed_lines<T, P>();                            \
-  template void embed_forward<T, P>(Context&, const EmbedShape&, const EmbedForward<T, P>&, \
-                                    const Choice&);                                         \
-  template void embed_backward<T, P>(Context&, const EmbedShape&, const EmbedBackward<T>&,  \
+#define ADDER_EMBED_INSTANTIATE(T, P)                                                      \
+  template std::span<const EmbedLine<T, P>> embed_lines<T, P>();                           \
+  ADDER_DOOR(embed_forward, EmbedShape, EmbedForward<T, P>)                                \
+  template void embed_backward<T, P>(Context&, const EmbedShape&, const EmbedBackward<T>&, \
                                      const Choice&);
 ADDER_EMBED_INSTANTIATE(double, double)
 ADDER_EMBED_INSTANTIATE(float, float)

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "core/simd_line.h"
 #include "kernels/embed/embed.h"
 
 namespace adder {
@@ -29,12 +30,9 @@ struct EmbedBlocks {
   }
 };
 
-void embed_gather_forward(const EmbedShape&, const EmbedForward<double, double>&, Exec);
-void embed_gather_forward(const EmbedShape&, const EmbedForward<float, float>&, Exec);
-void embed_gather_forward(const EmbedShape&, const EmbedForward<Bf16, Bf16>&, Exec);
-void embed_gather_forward(const EmbedShape&, const EmbedForward<float, Bf16>&, Exec);
-void embed_sorted_backward(const EmbedShape&, const EmbedBackward<double>&, Exec);
-void embed_sorted_backward(const EmbedShape&, const EmbedBackward<float>&, Exec);
-void embed_sorted_backward(const EmbedShape&, const EmbedBackward<Bf16>&, Exec);
+template <class T, class P>
+void embed_gather_forward(const EmbedShape&, const EmbedForward<T, P>&, Exec);
+template <class T>
+void embed_sorted_backward(const EmbedShape&, const EmbedBackward<T>&, Exec);
 
 }  // namespace adder

@@ -105,27 +105,11 @@ void sorted_backward(const EmbedShape& shape, const EmbedBackward<T>& args, Exec
   });
 }
 
-void gather_f64(const EmbedShape& s, const EmbedForward<double, double>& a, Exec e) {
-  gather_forward(s, a, e);
-}
-void gather_f32(const EmbedShape& s, const EmbedForward<float, float>& a, Exec e) {
-  gather_forward(s, a, e);
-}
-void gather_bf16(const EmbedShape& s, const EmbedForward<Bf16, Bf16>& a, Exec e) {
-  gather_forward(s, a, e);
-}
-void gather_f32_bf16(const EmbedShape& s, const EmbedForward<float, Bf16>& a, Exec e) {
-  gather_forward(s, a, e);
-}
-void sum_f64(const EmbedShape& s, const EmbedBackward<double>& a, Exec e) {
-  sorted_backward(s, a, e);
-}
-void sum_f32(const EmbedShape& s, const EmbedBackward<float>& a, Exec e) {
-  sorted_backward(s, a, e);
-}
-void sum_bf16(const EmbedShape& s, const EmbedBackward<Bf16>& a, Exec e) {
-  sorted_backward(s, a, e);
-}
+ADDER_SIMD_FUNCTION(gather_f64, gather_forward, EmbedShape, EmbedForward<double, double>)
+ADDER_SIMD_FUNCTION(gather_f32, gather_forward, EmbedShape, EmbedForward<float, float>)
+ADDER_SIMD_FUNCTION(gather_bf16, gather_forward, EmbedShape, EmbedForward<Bf16, Bf16>)
+ADDER_SIMD_FUNCTION(gather_f32_bf16, gather_forward, EmbedShape, EmbedForward<float, Bf16>)
+ADDER_SIMD_FUNCTIONS(sum, EmbedShape, EmbedBackward, sorted_backward)
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -133,26 +117,11 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-#define ADDER_EMBED_FORWARD(T, P, suffix)                                               \
-  HWY_EXPORT(gather_##suffix);                                                          \
-  void embed_gather_forward(const EmbedShape& s, const EmbedForward<T, P>& a, Exec e) { \
-    HWY_DYNAMIC_DISPATCH(gather_##suffix)(s, a, e);                                     \
-  }
-ADDER_EMBED_FORWARD(double, double, f64)
-ADDER_EMBED_FORWARD(float, float, f32)
-ADDER_EMBED_FORWARD(Bf16, Bf16, bf16)
-ADDER_EMBED_FORWARD(float, Bf16, f32_bf16)
-#undef ADDER_EMBED_FORWARD
-
-#define ADDER_EMBED_BACKWARD(T, suffix)                                                \
-  HWY_EXPORT(sum_##suffix);                                                            \
-  void embed_sorted_backward(const EmbedShape& s, const EmbedBackward<T>& a, Exec e) { \
-    HWY_DYNAMIC_DISPATCH(sum_##suffix)(s, a, e);                                       \
-  }
-ADDER_EMBED_BACKWARD(double, f64)
-ADDER_EMBED_BACKWARD(float, f32)
-ADDER_EMBED_BACKWARD(Bf16, bf16)
-#undef ADDER_EMBED_BACKWARD
+ADDER_SIMD_LINE(gather_f64, embed_gather_forward, EmbedShape, EmbedForward<double, double>)
+ADDER_SIMD_LINE(gather_f32, embed_gather_forward, EmbedShape, EmbedForward<float, float>)
+ADDER_SIMD_LINE(gather_bf16, embed_gather_forward, EmbedShape, EmbedForward<Bf16, Bf16>)
+ADDER_SIMD_LINE(gather_f32_bf16, embed_gather_forward, EmbedShape, EmbedForward<float, Bf16>)
+ADDER_SIMD_DISPATCH(sum, EmbedShape, EmbedBackward, embed_sorted_backward)
 
 }  // namespace adder
 #endif

@@ -1,5 +1,5 @@
-#include "kernels/gemm/blocked.h"
-
+// Packed and register-blocked products for every layout and type: double, and the shapes that
+// neither oneDNN nor row_dots takes. Each element of C is one chain of multiply-adds over k.
 #include <algorithm>
 
 #include "core/threads.h"
@@ -180,10 +180,8 @@ void forward(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec
 }  // namespace
 
 // HWY_EXPORT takes plain functions: one name for each choice of types.
-#define ADDER_TARGET(TA, TB, TC, suffix)                                                       \
-  void blocked_##suffix(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec) { \
-    forward(shape, args, exec);                                                                \
-  }
+#define ADDER_TARGET(TA, TB, TC, suffix) \
+  ADDER_SIMD_FUNCTION(blocked_##suffix, forward, GemmShape, GemmArgs<TA, TB, TC>)
 ADDER_GEMM_TYPES(ADDER_TARGET)
 #undef ADDER_TARGET
 
@@ -193,11 +191,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-#define ADDER_LINE(TA, TB, TC, suffix)                                                        \
-  HWY_EXPORT(blocked_##suffix);                                                               \
-  void blocked_forward(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec) { \
-    HWY_DYNAMIC_DISPATCH(blocked_##suffix)(shape, args, exec);                                \
-  }
+#define ADDER_LINE(TA, TB, TC, suffix) \
+  ADDER_SIMD_LINE(blocked_##suffix, blocked_forward, GemmShape, GemmArgs<TA, TB, TC>)
 ADDER_GEMM_TYPES(ADDER_LINE)
 #undef ADDER_LINE
 

@@ -1,10 +1,11 @@
 // The cut of a product into items, by its shape alone, so that the bits do not depend on threads;
-// and the list of its types.
+// the list of its types; and the lines that are our own.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
+#include "core/simd_line.h"
 #include "kernels/gemm/gemm.h"
 
 /// X(TA, TB, TC, suffix of function names) for each choice of types.
@@ -40,5 +41,10 @@ struct Cut {
 inline int useful_threads(const GemmShape& shape, int threads) {
   return shape.m * shape.n * shape.k < (int64_t{1} << 16) ? 1 : threads;
 }
+
+template <class TA, class TB, class TC>
+void blocked_forward(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec);
+template <class TA, class TB, class TC>
+void row_dots_forward(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec);
 
 }  // namespace adder

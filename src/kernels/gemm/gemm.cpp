@@ -6,9 +6,8 @@
 #include <array>
 
 #include "core/door.h"
-#include "kernels/gemm/blocked.h"
+#include "kernels/gemm/cut.h"
 #include "kernels/gemm/onednn.h"
-#include "kernels/gemm/row_dots.h"
 
 namespace adder {
 namespace {
@@ -176,10 +175,9 @@ void gemm(Context& context, const GemmShape& given, const GemmArgs<TA, TB, TC>& 
            choice);
 }
 
-#define ADDER_GEMM(TA, TB, TC, suffix)                                                    \
-  template std::span<const GemmLine<TA, TB, TC>> gemm_lines<TA, TB, TC>();                \
-  template void gemm<TA, TB, TC>(Context&, const GemmShape&, const GemmArgs<TA, TB, TC>&, \
-                                 const Choice&);
+#define ADDER_GEMM(TA, TB, TC, suffix)                                     \
+  template std::span<const GemmLine<TA, TB, TC>> gemm_lines<TA, TB, TC>(); \
+  ADDER_DOOR(gemm, GemmShape, GemmArgs<TA, TB, TC>)
 ADDER_GEMM_TYPES(ADDER_GEMM)
 #undef ADDER_GEMM
 

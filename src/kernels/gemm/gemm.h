@@ -3,9 +3,9 @@
 //
 // gemm.h, .cpp        door, table and the ranking of its lines
 // onednn.h, .cpp      oneDNN's products, cut into tiles
-// row_dots.h, .cpp    our dot products for few rows: decoding
-// blocked.h, .cpp     our packed products for every layout and type
-// cut.h               how a product is cut into items, and the list of types
+// row_dots.cpp        our dot products for few rows: decoding
+// blocked.cpp         our packed products for every layout and type
+// cut.h               how a product is cut into items, the list of types
 //
 // TA, TB, TC: element types of A, B, C. Instantiated for <double, double, double>,
 // <float, float, float>, <Bf16, Bf16, Bf16>, <Bf16, Bf16, float> and <float, Bf16, float> (bf16

@@ -1,5 +1,6 @@
-#include "kernels/gemm/row_dots.h"
-
+// C = A B^T with both operands read along k: every element of C is the dot product of a row of A
+// and a row of B, its lanes summed in one order whatever the shape. Streams the weights once for
+// up to four rows of A: decoding. Accepts any number of rows with the same bits.
 #include <hwy/cache_control.h>
 
 #include <algorithm>
@@ -123,10 +124,8 @@ void forward(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec
 }  // namespace
 
 // HWY_EXPORT takes plain functions: one name for each choice of types.
-#define ADDER_TARGET(TA, TB, TC, suffix)                                                        \
-  void row_dots_##suffix(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec) { \
-    forward(shape, args, exec);                                                                 \
-  }
+#define ADDER_TARGET(TA, TB, TC, suffix) \
+  ADDER_SIMD_FUNCTION(row_dots_##suffix, forward, GemmShape, GemmArgs<TA, TB, TC>)
 ADDER_GEMM_TYPES(ADDER_TARGET)
 #undef ADDER_TARGET
 
@@ -136,11 +135,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-#define ADDER_LINE(TA, TB, TC, suffix)                                                         \
-  HWY_EXPORT(row_dots_##suffix);                                                               \
-  void row_dots_forward(const GemmShape& shape, const GemmArgs<TA, TB, TC>& args, Exec exec) { \
-    HWY_DYNAMIC_DISPATCH(row_dots_##suffix)(shape, args, exec);                                \
-  }
+#define ADDER_LINE(TA, TB, TC, suffix) \
+  ADDER_SIMD_LINE(row_dots_##suffix, row_dots_forward, GemmShape, GemmArgs<TA, TB, TC>)
 ADDER_GEMM_TYPES(ADDER_LINE)
 #undef ADDER_LINE
 

@@ -135,16 +135,9 @@ void forward(const LossShape& shape, const LossForward<L, D>& args, Exec exec) {
 
 }  // namespace
 
-// HWY_EXPORT takes plain functions: one name a type.
-void fused_f64(const LossShape& shape, const LossForward<double, double>& args, Exec exec) {
-  forward(shape, args, exec);
-}
-void fused_f32(const LossShape& shape, const LossForward<float, float>& args, Exec exec) {
-  forward(shape, args, exec);
-}
-void fused_f32_bf16(const LossShape& shape, const LossForward<float, Bf16>& args, Exec exec) {
-  forward(shape, args, exec);
-}
+ADDER_SIMD_FUNCTION(fused_f64, forward, LossShape, LossForward<double, double>)
+ADDER_SIMD_FUNCTION(fused_f32, forward, LossShape, LossForward<float, float>)
+ADDER_SIMD_FUNCTION(fused_f32_bf16, forward, LossShape, LossForward<float, Bf16>)
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -152,15 +145,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-#define ADDER_LOSS_LINE(L, D, suffix)                                                \
-  HWY_EXPORT(fused_##suffix);                                                        \
-  void fused_cross_entropy(const LossShape& s, const LossForward<L, D>& a, Exec e) { \
-    HWY_DYNAMIC_DISPATCH(fused_##suffix)(s, a, e);                                   \
-  }
-ADDER_LOSS_LINE(double, double, f64)
-ADDER_LOSS_LINE(float, float, f32)
-ADDER_LOSS_LINE(float, Bf16, f32_bf16)
-#undef ADDER_LOSS_LINE
+ADDER_SIMD_LINE(fused_f64, fused_cross_entropy, LossShape, LossForward<double, double>)
+ADDER_SIMD_LINE(fused_f32, fused_cross_entropy, LossShape, LossForward<float, float>)
+ADDER_SIMD_LINE(fused_f32_bf16, fused_cross_entropy, LossShape, LossForward<float, Bf16>)
 
 void sequential_sum(const LossSumShape& shape, const LossSumArgs& args, Exec) {
   double sum = args.accumulate ? *args.sum : 0.0;

@@ -2,13 +2,13 @@
 // (maximum, sum of exponentials, gradient), while the row stays in L2; and the sum of the losses.
 #pragma once
 
+#include "core/simd_line.h"
 #include "kernels/loss/loss.h"
 
 namespace adder {
 
-void fused_cross_entropy(const LossShape&, const LossForward<double, double>&, Exec);
-void fused_cross_entropy(const LossShape&, const LossForward<float, float>&, Exec);
-void fused_cross_entropy(const LossShape&, const LossForward<float, Bf16>&, Exec);
+template <class L, class D>
+void fused_cross_entropy(const LossShape&, const LossForward<L, D>&, Exec);
 
 void sequential_sum(const LossSumShape& shape, const LossSumArgs& args, Exec exec);
 

@@ -99,10 +99,9 @@ void sum_losses(Context& context, const LossSumShape& shape, const LossSumArgs& 
   run_line(context, kDoor.family(), loss_sum_lines(), shape, Direction::forward, args, choice);
 }
 
-#define ADDER_LOSS(L, D)                                                                          \
-  template std::span<const LossLine<L, D>> loss_lines<L, D>();                                    \
-  template void softmax_cross_entropy<L, D>(Context&, const LossShape&, const LossForward<L, D>&, \
-                                            const Choice&);
+#define ADDER_LOSS(L, D)                                       \
+  template std::span<const LossLine<L, D>> loss_lines<L, D>(); \
+  ADDER_DOOR(softmax_cross_entropy, LossShape, LossForward<L, D>)
 ADDER_LOSS(double, double)
 ADDER_LOSS(float, float)
 ADDER_LOSS(float, Bf16)

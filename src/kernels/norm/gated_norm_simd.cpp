@@ -200,19 +200,8 @@ void gated_backward_all(const GatedNormShape& shape, const GatedNormBackward<T>&
   }
 }
 
-#define ADDER_GATED_NORM_TARGET(T, suffix)                                                  \
-  void gated_norm_forward_##suffix(const GatedNormShape& s, const GatedNormForward<T>& a,   \
-                                   Exec e) {                                                \
-    gated_forward_all(s, a, e);                                                             \
-  }                                                                                         \
-  void gated_norm_backward_##suffix(const GatedNormShape& s, const GatedNormBackward<T>& a, \
-                                    Exec e) {                                               \
-    gated_backward_all(s, a, e);                                                            \
-  }
-ADDER_GATED_NORM_TARGET(double, f64)
-ADDER_GATED_NORM_TARGET(float, f32)
-ADDER_GATED_NORM_TARGET(Bf16, bf16)
-#undef ADDER_GATED_NORM_TARGET
+ADDER_SIMD_FUNCTIONS(gated_norm_forward, GatedNormShape, GatedNormForward, gated_forward_all)
+ADDER_SIMD_FUNCTIONS(gated_norm_backward, GatedNormShape, GatedNormBackward, gated_backward_all)
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -220,21 +209,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-#define ADDER_GATED_NORM_LINE(T, suffix)                                                          \
-  HWY_EXPORT(gated_norm_forward_##suffix);                                                        \
-  HWY_EXPORT(gated_norm_backward_##suffix);                                                       \
-  template <>                                                                                     \
-  void gated_norm_rows_forward(const GatedNormShape& s, const GatedNormForward<T>& a, Exec e) {   \
-    HWY_DYNAMIC_DISPATCH(gated_norm_forward_##suffix)(s, a, e);                                   \
-  }                                                                                               \
-  template <>                                                                                     \
-  void gated_norm_rows_backward(const GatedNormShape& s, const GatedNormBackward<T>& a, Exec e) { \
-    HWY_DYNAMIC_DISPATCH(gated_norm_backward_##suffix)(s, a, e);                                  \
-  }
-ADDER_GATED_NORM_LINE(double, f64)
-ADDER_GATED_NORM_LINE(float, f32)
-ADDER_GATED_NORM_LINE(Bf16, bf16)
-#undef ADDER_GATED_NORM_LINE
+ADDER_SIMD_DISPATCH(gated_norm_forward, GatedNormShape, GatedNormForward, gated_norm_rows_forward)
+ADDER_SIMD_DISPATCH(gated_norm_backward, GatedNormShape, GatedNormBackward,
+                    gated_norm_rows_backward)
 
 }  // namespace adder
 #endif

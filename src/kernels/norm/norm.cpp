@@ -173,24 +173,20 @@ void gated_norm_backward(Context& context, const GatedNormShape& shape,
            choice);
 }
 
-#define ADDER_NORM_INSTANTIATE(T, R)                                                       \
-  template std::span<const NormLine<T, R>> norm_lines<T, R>();                             \
-  template void norm_forward<T, R>(Context&, const NormShape&, const NormForward<T, R>&,   \
-                                   const Choice&);                                         \
-  template void norm_backward<T, R>(Context&, const NormShape&, const NormBackward<T, R>&, \
-                                    const Choice&);
+#define ADDER_NORM_INSTANTIATE(T, R)                           \
+  template std::span<const NormLine<T, R>> norm_lines<T, R>(); \
+  ADDER_DOOR(norm_forward, NormShape, NormForward<T, R>)       \
+  ADDER_DOOR(norm_backward, NormShape, NormBackward<T, R>)
 ADDER_NORM_INSTANTIATE(double, double)
 ADDER_NORM_INSTANTIATE(float, float)
 ADDER_NORM_INSTANTIATE(Bf16, float)
 ADDER_NORM_INSTANTIATE(Bf16, Bf16)
 #undef ADDER_NORM_INSTANTIATE
 
-#define ADDER_GATED_NORM_INSTANTIATE(T)                                                            \
-  template std::span<const GatedNormLine<T>> gated_norm_lines<T>();                                \
-  template void gated_norm_forward<T>(Context&, const GatedNormShape&, const GatedNormForward<T>&, \
-                                      const Choice&);                                              \
-  template void gated_norm_backward<T>(Context&, const GatedNormShape&,                            \
-                                       const GatedNormBackward<T>&, const Choice&);
+#define ADDER_GATED_NORM_INSTANTIATE(T)                               \
+  template std::span<const GatedNormLine<T>> gated_norm_lines<T>();   \
+  ADDER_DOOR(gated_norm_forward, GatedNormShape, GatedNormForward<T>) \
+  ADDER_DOOR(gated_norm_backward, GatedNormShape, GatedNormBackward<T>)
 ADDER_GATED_NORM_INSTANTIATE(double)
 ADDER_GATED_NORM_INSTANTIATE(float)
 ADDER_GATED_NORM_INSTANTIATE(Bf16)

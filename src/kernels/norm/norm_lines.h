@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "core/simd_line.h"
 #include "kernels/norm/norm.h"
 
 namespace adder {

@@ -191,13 +191,9 @@ void backward_all(const NormShape& shape, const NormBackward<T, R>& args, Exec e
   }
 }
 
-#define ADDER_NORM_TARGET(T, R, suffix)                                                  \
-  void norm_forward_##suffix(const NormShape& s, const NormForward<T, R>& a, Exec e) {   \
-    forward_all(s, a, e);                                                                \
-  }                                                                                      \
-  void norm_backward_##suffix(const NormShape& s, const NormBackward<T, R>& a, Exec e) { \
-    backward_all(s, a, e);                                                               \
-  }
+#define ADDER_NORM_TARGET(T, R, suffix)                                                 \
+  ADDER_SIMD_FUNCTION(norm_forward_##suffix, forward_all, NormShape, NormForward<T, R>) \
+  ADDER_SIMD_FUNCTION(norm_backward_##suffix, backward_all, NormShape, NormBackward<T, R>)
 ADDER_NORM_TARGET(double, double, f64)
 ADDER_NORM_TARGET(float, float, f32)
 ADDER_NORM_TARGET(Bf16, float, bf16_f32)
@@ -210,17 +206,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-#define ADDER_NORM_LINE(T, R, suffix)                                                \
-  HWY_EXPORT(norm_forward_##suffix);                                                 \
-  HWY_EXPORT(norm_backward_##suffix);                                                \
-  template <>                                                                        \
-  void norm_rows_forward(const NormShape& s, const NormForward<T, R>& a, Exec e) {   \
-    HWY_DYNAMIC_DISPATCH(norm_forward_##suffix)(s, a, e);                            \
-  }                                                                                  \
-  template <>                                                                        \
-  void norm_rows_backward(const NormShape& s, const NormBackward<T, R>& a, Exec e) { \
-    HWY_DYNAMIC_DISPATCH(norm_backward_##suffix)(s, a, e);                           \
-  }
+#define ADDER_NORM_LINE(T, R, suffix)                                                     \
+  ADDER_SIMD_LINE(norm_forward_##suffix, norm_rows_forward, NormShape, NormForward<T, R>) \
+  ADDER_SIMD_LINE(norm_backward_##suffix, norm_rows_backward, NormShape, NormBackward<T, R>)
 ADDER_NORM_LINE(double, double, f64)
 ADDER_NORM_LINE(float, float, f32)
 ADDER_NORM_LINE(Bf16, float, bf16_f32)

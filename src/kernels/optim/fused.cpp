@@ -122,15 +122,10 @@ void squares_of_blocks(const OptimShape& shape, const SquaresArgs<Acc>& args, Ex
 
 }  // namespace
 
-// HWY_EXPORT takes plain functions: one name a type.
-#define ADDER_OPTIM_TARGET(Acc, suffix)                                                         \
-  void adamw_##suffix(const OptimShape& s, const AdamWArgs<Acc>& a, Exec e) { adamw(s, a, e); } \
-  void squares_##suffix(const OptimShape& s, const SquaresArgs<Acc>& a, Exec e) {               \
-    squares_of_blocks(s, a, e);                                                                 \
-  }
-ADDER_OPTIM_TARGET(double, f64)
-ADDER_OPTIM_TARGET(float, f32)
-#undef ADDER_OPTIM_TARGET
+ADDER_SIMD_FUNCTION(adamw_f64, adamw, OptimShape, AdamWArgs<double>)
+ADDER_SIMD_FUNCTION(adamw_f32, adamw, OptimShape, AdamWArgs<float>)
+ADDER_SIMD_FUNCTION(squares_f64, squares_of_blocks, OptimShape, SquaresArgs<double>)
+ADDER_SIMD_FUNCTION(squares_f32, squares_of_blocks, OptimShape, SquaresArgs<float>)
 
 }  // namespace adder::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -138,18 +133,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace adder {
 
-#define ADDER_OPTIM_LINE(Acc, suffix)                                          \
-  HWY_EXPORT(adamw_##suffix);                                                  \
-  HWY_EXPORT(squares_##suffix);                                                \
-  void fused_adamw(const OptimShape& s, const AdamWArgs<Acc>& a, Exec e) {     \
-    HWY_DYNAMIC_DISPATCH(adamw_##suffix)(s, a, e);                             \
-  }                                                                            \
-  void block_squares(const OptimShape& s, const SquaresArgs<Acc>& a, Exec e) { \
-    HWY_DYNAMIC_DISPATCH(squares_##suffix)(s, a, e);                           \
-  }
-ADDER_OPTIM_LINE(double, f64)
-ADDER_OPTIM_LINE(float, f32)
-#undef ADDER_OPTIM_LINE
+ADDER_SIMD_LINE(adamw_f64, fused_adamw, OptimShape, AdamWArgs<double>)
+ADDER_SIMD_LINE(adamw_f32, fused_adamw, OptimShape, AdamWArgs<float>)
+ADDER_SIMD_LINE(squares_f64, block_squares, OptimShape, SquaresArgs<double>)
+ADDER_SIMD_LINE(squares_f32, block_squares, OptimShape, SquaresArgs<float>)
 
 void decide(const OptimShape&, const DecisionArgs& args, Exec) {
   constexpr double kNormFloor = 1e-6;  // of PyTorch's clip_grad_norm_

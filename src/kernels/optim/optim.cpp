@@ -91,13 +91,11 @@ void decide_step(Context& context, const DecisionArgs& args, const Choice& choic
   run_line(context, kDoor.family(), decision_lines(), kOneState, Direction::forward, args, choice);
 }
 
-#define ADDER_OPTIM(Acc)                                                                  \
-  template std::span<const AdamWLine<Acc>> adamw_lines<Acc>();                            \
-  template void adamw_step<Acc>(Context&, const OptimShape&, const AdamWArgs<Acc>&,       \
-                                const Choice&);                                           \
-  template std::span<const SquaresLine<Acc>> squares_lines<Acc>();                        \
-  template void sum_of_squares<Acc>(Context&, const OptimShape&, const SquaresArgs<Acc>&, \
-                                    const Choice&);
+#define ADDER_OPTIM(Acc)                                           \
+  template std::span<const AdamWLine<Acc>> adamw_lines<Acc>();     \
+  ADDER_DOOR(adamw_step, OptimShape, AdamWArgs<Acc>)               \
+  template std::span<const SquaresLine<Acc>> squares_lines<Acc>(); \
+  ADDER_DOOR(sum_of_squares, OptimShape, SquaresArgs<Acc>)
 ADDER_OPTIM(double)
 ADDER_OPTIM(float)
 #undef ADDER_OPTIM

@@ -193,10 +193,9 @@ void gate_backward(Context& context, const PointwiseShape& shape, const GateBack
   run_line(context, kDoor.family(), gate_lines<T>(), shape, Direction::backward, args, choice);
 }
 
-#define ADDER_CONVERT(From, To)                                                                  \
-  template std::span<const ConvertLine<From, To>> convert_lines<From, To>();                     \
-  template void convert<From, To>(Context&, const PointwiseShape&, const ConvertArgs<From, To>&, \
-                                  const Choice&);
+#define ADDER_CONVERT(From, To)                                              \
+  template std::span<const ConvertLine<From, To>> convert_lines<From, To>(); \
+  ADDER_DOOR(convert, PointwiseShape, ConvertArgs<From, To>)
 #define ADDER_CONVERT_FROM(From) \
   ADDER_CONVERT(From, double)    \
   ADDER_CONVERT(From, float)     \
@@ -209,26 +208,21 @@ ADDER_CONVERT_FROM(F16)
 #undef ADDER_CONVERT_FROM
 #undef ADDER_CONVERT
 
-#define ADDER_POINTWISE(T)                                                                \
-  template std::span<const ColumnSumLine<T>> column_sum_lines<T>();                       \
-  template void column_sum<T>(Context&, const PointwiseShape&, const ColumnSumArgs<T>&,   \
-                              const Choice&);                                             \
-  template std::span<const GateLine<T>> gate_lines<T>();                                  \
-  template void gate_forward<T>(Context&, const PointwiseShape&, const GateForward<T>&,   \
-                                const Choice&);                                           \
-  template void gate_backward<T>(Context&, const PointwiseShape&, const GateBackward<T>&, \
-                                 const Choice&);
+#define ADDER_POINTWISE(T)                                          \
+  template std::span<const ColumnSumLine<T>> column_sum_lines<T>(); \
+  ADDER_DOOR(column_sum, PointwiseShape, ColumnSumArgs<T>)          \
+  template std::span<const GateLine<T>> gate_lines<T>();            \
+  ADDER_DOOR(gate_forward, PointwiseShape, GateForward<T>)          \
+  ADDER_DOOR(gate_backward, PointwiseShape, GateBackward<T>)
 ADDER_POINTWISE(double)
 ADDER_POINTWISE(float)
 ADDER_POINTWISE(Bf16)
 #undef ADDER_POINTWISE
 
-#define ADDER_DECAY(Acc)                                                                        \
-  template std::span<const DecayLine<Acc>> decay_lines<Acc>();                                  \
-  template void decay_forward<Acc>(Context&, const PointwiseShape&, const DecayForward<Acc>&,   \
-                                   const Choice&);                                              \
-  template void decay_backward<Acc>(Context&, const PointwiseShape&, const DecayBackward<Acc>&, \
-                                    const Choice&);
+#define ADDER_DECAY(Acc)                                       \
+  template std::span<const DecayLine<Acc>> decay_lines<Acc>(); \
+  ADDER_DOOR(decay_forward, PointwiseShape, DecayForward<Acc>) \
+  ADDER_DOOR(decay_backward, PointwiseShape, DecayBackward<Acc>)
 ADDER_DECAY(double)
 ADDER_DECAY(float)
 #undef ADDER_DECAY

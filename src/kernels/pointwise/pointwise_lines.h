@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "core/simd_line.h"
 #include "kernels/pointwise/pointwise.h"
 
 namespace adder {
@@ -33,12 +34,10 @@ template <class T>
 void column_sum_block(int64_t rows, int64_t width, const T* g, int64_t stride,
                       accumulate_t<T>* sums);
 
-void gate_forward_rowwise(const PointwiseShape&, const GateForward<double>&, Exec);
-void gate_forward_rowwise(const PointwiseShape&, const GateForward<float>&, Exec);
-void gate_forward_rowwise(const PointwiseShape&, const GateForward<Bf16>&, Exec);
-void gate_backward_rowwise(const PointwiseShape&, const GateBackward<double>&, Exec);
-void gate_backward_rowwise(const PointwiseShape&, const GateBackward<float>&, Exec);
-void gate_backward_rowwise(const PointwiseShape&, const GateBackward<Bf16>&, Exec);
+template <class T>
+void gate_forward_rowwise(const PointwiseShape&, const GateForward<T>&, Exec);
+template <class T>
+void gate_backward_rowwise(const PointwiseShape&, const GateBackward<T>&, Exec);
 
 /// Each pair of types is rounded once, to nearest even.
 template <class From, class To>

@@ -111,20 +111,16 @@ void gate_gradient_all(const PointwiseShape& shape, const GateBackward<T>& a, Ex
   each_row(shape, exec, [&](int64_t row) { gate_gradient_row(a, row, shape.width); });
 }
 
-#define ADDER_POINTWISE_TARGET(T, Acc, suffix)                                             \
-  void column_sum_##suffix(int64_t r, int64_t w, const T* g, int64_t s, Acc* out) {        \
-    column_sum_words(r, w, g, s, out);                                                     \
-  }                                                                                        \
-  void gate_##suffix(const PointwiseShape& s, const GateForward<T>& a, Exec e) {           \
-    gate_all(s, a, e);                                                                     \
-  }                                                                                        \
-  void gate_gradient_##suffix(const PointwiseShape& s, const GateBackward<T>& a, Exec e) { \
-    gate_gradient_all(s, a, e);                                                            \
+#define ADDER_POINTWISE_TARGET(T, Acc, suffix)                                      \
+  void column_sum_##suffix(int64_t r, int64_t w, const T* g, int64_t s, Acc* out) { \
+    column_sum_words(r, w, g, s, out);                                              \
   }
 ADDER_POINTWISE_TARGET(double, double, f64)
 ADDER_POINTWISE_TARGET(float, float, f32)
 ADDER_POINTWISE_TARGET(Bf16, float, bf16)
 #undef ADDER_POINTWISE_TARGET
+ADDER_SIMD_FUNCTIONS(gate, PointwiseShape, GateForward, gate_all)
+ADDER_SIMD_FUNCTIONS(gate_gradient, PointwiseShape, GateBackward, gate_gradient_all)
 #define ADDER_POINTWISE_ACC_TARGET(Acc, suffix)                                          \
   void add_##suffix(int64_t n, const Acc* x, Acc* sum) { add_words(n, x, sum); }         \
   void decay_##suffix(int64_t n, const Acc* from, Acc* to) { decay_words(n, from, to); } \
@@ -143,22 +139,16 @@ namespace adder {
 
 #define ADDER_POINTWISE_DOORS(T, Acc, suffix)                                                    \
   HWY_EXPORT(column_sum_##suffix);                                                               \
-  HWY_EXPORT(gate_##suffix);                                                                     \
-  HWY_EXPORT(gate_gradient_##suffix);                                                            \
   template <>                                                                                    \
   void column_sum_block<T>(int64_t rows, int64_t width, const T* g, int64_t stride, Acc* sums) { \
     HWY_DYNAMIC_DISPATCH(column_sum_##suffix)(rows, width, g, stride, sums);                     \
-  }                                                                                              \
-  void gate_forward_rowwise(const PointwiseShape& s, const GateForward<T>& a, Exec e) {          \
-    HWY_DYNAMIC_DISPATCH(gate_##suffix)(s, a, e);                                                \
-  }                                                                                              \
-  void gate_backward_rowwise(const PointwiseShape& s, const GateBackward<T>& a, Exec e) {        \
-    HWY_DYNAMIC_DISPATCH(gate_gradient_##suffix)(s, a, e);                                       \
   }
 ADDER_POINTWISE_DOORS(double, double, f64)
 ADDER_POINTWISE_DOORS(float, float, f32)
 ADDER_POINTWISE_DOORS(Bf16, float, bf16)
 #undef ADDER_POINTWISE_DOORS
+ADDER_SIMD_DISPATCH(gate, PointwiseShape, GateForward, gate_forward_rowwise)
+ADDER_SIMD_DISPATCH(gate_gradient, PointwiseShape, GateBackward, gate_backward_rowwise)
 
 #define ADDER_POINTWISE_ACC_DOORS(Acc, suffix)                                          \
   HWY_EXPORT(add_##suffix);                                                             \

@@ -8,7 +8,6 @@
 
 #include "core/rng.h"
 #include "core/threads.h"
-#include "kernels/sample/weights.h"
 
 namespace adder {
 namespace {

@@ -2,7 +2,7 @@
 //
 // sample.h, .cpp     door, table, the range of each option
 // rows.h, .cpp       the algorithm, a row at a time
-// weights.h, .cpp    its two passes over the whole vocabulary
+// weights.cpp        its two passes over the whole vocabulary
 //
 // Order: repetition penalty (once per distinct previous id: x > 0 ? x / p : x p), greedy if
 // temperature is 0 or top_k is 1; else top_k, temperature, softmax, top_p inside the kept set (the

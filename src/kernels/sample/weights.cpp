@@ -1,4 +1,4 @@
-#include "kernels/sample/weights.h"
+#include "kernels/sample/rows.h"
 
 #include <algorithm>
 
