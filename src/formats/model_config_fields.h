@@ -52,6 +52,19 @@ void visit_model_config(Config& config, Visit&& visit) {
   visit("pad_token_id", config.pad_token_id);
 }
 
+/// The same for the fields of GenerationConfig that are a plain value or absent.
+template <class Config, class Visit>
+void visit_generation_config(Config& config, Visit&& visit) {
+  visit("max_length", config.max_length);
+  visit("max_new_tokens", config.max_new_tokens);
+  visit("do_sample", config.do_sample);
+  visit("temperature", config.temperature);
+  visit("top_k", config.top_k);
+  visit("top_p", config.top_p);
+  visit("min_p", config.min_p);
+  visit("repetition_penalty", config.repetition_penalty);
+}
+
 /// The native keys alone, with the derived sizes filled in and nothing checked beyond types.
 ModelConfig read_native_config(const JsonValue& json, const std::string& where);
 /// Fills the sizes that follow from others, where they are 0. Nothing is checked.

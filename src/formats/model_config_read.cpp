@@ -166,6 +166,20 @@ std::string arch_of_layer(JsonFields& fields) {
   fields.fail("layer", "not supported", "Mamba1 or Mamba2", layer);
 }
 
+void read_field(JsonFields& fields, const char* key, std::string& field) {
+  field = fields.get_string(key);
+}
+void read_field(JsonFields& fields, const char* key, int64_t& field) {
+  field = fields.get_int(key);
+}
+void read_field(JsonFields& fields, const char* key, double& field) {
+  field = fields.get_double(key);
+}
+void read_field(JsonFields& fields, const char* key, bool& field) { field = fields.get_bool(key); }
+void read_field(JsonFields& fields, const char* key, std::vector<int64_t>& field) {
+  field = fields.get_ints(key);
+}
+
 /// Reads one field of the "adder" object over the value that the native keys gave.
 struct Override {
   JsonFields& fields;
@@ -175,28 +189,15 @@ struct Override {
     fields.ignore(key);
     return object.find(key) != nullptr;
   }
-  void operator()(const char* key, std::string& field) const {
-    if (present(key)) field = fields.get_string(key);
+  template <class T>
+  void operator()(const char* key, T& field) const {
+    if (present(key)) read_field(fields, key, field);
   }
-  void operator()(const char* key, int64_t& field) const {
-    if (present(key)) field = fields.get_int(key);
-  }
-  void operator()(const char* key, double& field) const {
-    if (present(key)) field = fields.get_double(key);
-  }
-  void operator()(const char* key, bool& field) const {
-    if (present(key)) field = fields.get_bool(key);
-  }
-  void operator()(const char* key, std::vector<int64_t>& field) const {
-    if (present(key)) field = fields.get_ints(key);
-  }
-  void operator()(const char* key, std::optional<bool>& field) const {
+  template <class T>
+  void operator()(const char* key, std::optional<T>& field) const {
     if (!present(key)) return;
-    field = object.find(key)->is_null() ? std::optional<bool>{} : fields.get_bool(key);
-  }
-  void operator()(const char* key, std::optional<int64_t>& field) const {
-    if (!present(key)) return;
-    field = object.find(key)->is_null() ? std::optional<int64_t>{} : fields.get_int(key);
+    field.reset();
+    if (!object.find(key)->is_null()) read_field(fields, key, field.emplace());
   }
   void operator()(const char* key, JsonValue& field) const {
     if (present(key)) field = *object.find(key);
@@ -269,20 +270,9 @@ GenerationConfig parse_generation_config(const JsonValue& json, const std::strin
   config.bos_token_id = get_token(fields, json, "bos_token_id", {});
   config.eos_token_ids = get_tokens(fields, json, "eos_token_id", {});
   config.pad_token_id = get_token(fields, json, "pad_token_id", {});
-  const auto integer = [&](const char* key, std::optional<int64_t>& field) {
-    if (fields.has(key)) field = fields.get_int(key);
-  };
-  const auto number = [&](const char* key, std::optional<double>& field) {
-    if (fields.has(key)) field = fields.get_double(key);
-  };
-  integer("max_length", config.max_length);
-  integer("max_new_tokens", config.max_new_tokens);
-  if (fields.has("do_sample")) config.do_sample = fields.get_bool("do_sample");
-  number("temperature", config.temperature);
-  integer("top_k", config.top_k);
-  number("top_p", config.top_p);
-  number("min_p", config.min_p);
-  number("repetition_penalty", config.repetition_penalty);
+  visit_generation_config(config, [&](const char* key, auto& field) {
+    if (fields.has(key)) read_field(fields, key, field.emplace());
+  });
   return config;
 }
 

@@ -153,17 +153,9 @@ JsonValue generation_config_json(const GenerationConfig& config) {
   json.set("bos_token_id", to_json(config.bos_token_id));
   json.set("eos_token_id", tokens_json(config.eos_token_ids));
   json.set("pad_token_id", to_json(config.pad_token_id));
-  const auto put = [&](const char* key, const auto& value) {
+  visit_generation_config(config, [&](const char* key, const auto& value) {
     if (value) json.set(key, *value);
-  };
-  put("max_length", config.max_length);
-  put("max_new_tokens", config.max_new_tokens);
-  put("do_sample", config.do_sample);
-  put("temperature", config.temperature);
-  put("top_k", config.top_k);
-  put("top_p", config.top_p);
-  put("min_p", config.min_p);
-  put("repetition_penalty", config.repetition_penalty);
+  });
   return json;
 }
 

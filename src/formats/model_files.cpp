@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "formats/model_names.h"
+#include "formats/read_types.h"
 
 namespace adder {
 namespace {
@@ -185,12 +186,7 @@ std::vector<T> ModelFiles::read_as(std::string_view name, std::span<const int64_
   template void ModelFiles::read_part(std::string_view, std::span<const int64_t>, int64_t, \
                                       int64_t, T*) const;                                  \
   template std::vector<T> ModelFiles::read_as(std::string_view, std::span<const int64_t>) const;
-ADDER_INSTANTIATE(double)
-ADDER_INSTANTIATE(float)
-ADDER_INSTANTIATE(Bf16)
-ADDER_INSTANTIATE(F16)
-ADDER_INSTANTIATE(int64_t)
-ADDER_INSTANTIATE(int32_t)
+ADDER_FOR_READ_TYPES(ADDER_INSTANTIATE)
 #undef ADDER_INSTANTIATE
 
 void ModelFiles::check_tied_head() {

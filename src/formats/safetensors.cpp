@@ -6,6 +6,7 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "formats/json.h"
+#include "formats/read_types.h"
 #include "formats/safetensors_header.h"
 
 namespace adder {
@@ -179,12 +180,7 @@ void SafetensorsFile::read_part(std::string_view name, int64_t first, int64_t co
 #define ADDER_INSTANTIATE(T)                                          \
   template void SafetensorsFile::read_as(std::string_view, T*) const; \
   template void SafetensorsFile::read_part(std::string_view, int64_t, int64_t, T*) const;
-ADDER_INSTANTIATE(double)
-ADDER_INSTANTIATE(float)
-ADDER_INSTANTIATE(Bf16)
-ADDER_INSTANTIATE(F16)
-ADDER_INSTANTIATE(int64_t)
-ADDER_INSTANTIATE(int32_t)
+ADDER_FOR_READ_TYPES(ADDER_INSTANTIATE)
 #undef ADDER_INSTANTIATE
 
 namespace {

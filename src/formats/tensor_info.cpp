@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <type_traits>
 
 #include "core/error.h"
+#include "formats/read_types.h"
 
 namespace adder {
 
@@ -18,29 +20,10 @@ std::string shape_text(std::span<const int64_t> shape) {
 }
 
 std::string_view stored_dtype_name(Dtype type) {
-  switch (type) {
-    case Dtype::f64:
-      return "F64";
-    case Dtype::f32:
-      return "F32";
-    case Dtype::bf16:
-      return "BF16";
-    case Dtype::f16:
-      return "F16";
-    case Dtype::i64:
-      return "I64";
-    case Dtype::i32:
-      return "I32";
-    case Dtype::i16:
-      return "I16";
-    case Dtype::i8:
-      return "I8";
-    case Dtype::u8:
-      return "U8";
-    case Dtype::boolean:
-      return "BOOL";
-  }
-  return "?";
+  constexpr std::string_view kNames[] = {"F64", "F32", "BF16", "F16", "I64",
+                                         "I32", "I16", "I8",   "U8",  "BOOL"};
+  const auto index = static_cast<size_t>(type);
+  return index < std::size(kNames) ? kNames[index] : "?";
 }
 
 bool tensor_bytes(std::span<const int64_t> shape, Dtype dtype, int64_t* bytes) {
@@ -177,12 +160,7 @@ std::string tensor_where(std::string_view path, std::string_view name) {
 #define ADDER_INSTANTIATE(T)                                                              \
   template void convert_elements(Dtype, const std::byte*, int64_t, T*, std::string_view); \
   template void read_elements(const MappedFile&, int64_t, const TensorInfo&, T*, std::string_view);
-ADDER_INSTANTIATE(double)
-ADDER_INSTANTIATE(float)
-ADDER_INSTANTIATE(Bf16)
-ADDER_INSTANTIATE(F16)
-ADDER_INSTANTIATE(int64_t)
-ADDER_INSTANTIATE(int32_t)
+ADDER_FOR_READ_TYPES(ADDER_INSTANTIATE)
 #undef ADDER_INSTANTIATE
 
 }  // namespace adder
