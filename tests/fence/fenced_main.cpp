@@ -1,6 +1,6 @@
 // The program `adder` behind the fence of measure/fence.h: memory of the device can be touched only
 // while a table line or a copy runs. With ADDER_FENCE_PLANT=N in the environment the host reads
-// such memory once, after the N-th line: the fence must end the program there.
+// such memory once, after the N-th line or copy: the fence must end the program there.
 #include <cstdlib>
 
 #include "apps/command_line.h"
@@ -22,7 +22,8 @@ class PlantedFence final : public adder::measure::Fence {
   }
   void end_line() override {
     Fence::end_line();
-    if (++lines_ == plant_at_) static_cast<void>(*static_cast<volatile std::byte*>(newest_));
+    if (newest_ == nullptr || ++lines_ != plant_at_) return;
+    static_cast<void>(*static_cast<volatile std::byte*>(newest_));
   }
 
  private:
