@@ -72,7 +72,7 @@ ModelBuild model_build(const ModelOptions& options) {
   ModelBuild build;
   build.compute = options.precision == Precision::bf16 ? Dtype::bf16 : Dtype::f32;
   build.masters = !options.inference_only;
-  build.context.threads = options.threads > 0 ? options.threads : available_threads();
+  build.context = with_threads({}, options.threads);
   return build;
 }
 

@@ -94,7 +94,7 @@ void run_typed(const LogitsCommand& command, Dtype dtype) {
   ModelBuild build;
   build.compute = dtype;
   build.masters = command.grads;
-  build.context.threads = command.threads > 0 ? command.threads : available_threads();
+  build.context = with_threads({}, command.threads);
   const auto model = load_model<Acc>(command.model, build);
   const Tokens tokens = read_tokens(command.input, model->config().vocab_size);
   ModelRunner<Acc> runner(*model, build.context, "logits");

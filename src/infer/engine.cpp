@@ -20,11 +20,6 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-Context context_of(Context context, int threads) {
-  context.threads = threads > 0 ? threads : available_threads();
-  return context;
-}
-
 }  // namespace
 
 void EngineOptions::check() const {
@@ -41,7 +36,7 @@ void EngineOptions::check() const {
 Engine::Engine(std::shared_ptr<const LanguageModel<float>> model, const EngineOptions& options)
     : model_(std::move(model)),
       options_((options.check(), options)),
-      runner_(*model_, context_of(model_->store().context(), options.threads), "engine"),
+      runner_(*model_, with_threads(model_->store().context(), options.threads), "engine"),
       state_(model_->make_state(options_.slots, runner_.context())),
       row_loss_(runner_.context().memory(MemoryKind::device)),
       sampling_(runner_.context().memory(MemoryKind::device)) {}
@@ -55,13 +50,6 @@ void Engine::check_slot(int64_t slot) const {
 void Engine::reset(int64_t slot) {
   check_slot(slot);
   state_->reset(runner_.context(), slot);
-}
-
-std::span<const float> Engine::fetch_logits(const float* logits, int64_t rows) {
-  const auto count = static_cast<size_t>(rows * logit_stride());
-  if (logits_.size() < count) logits_.resize(count);
-  runner_.fetch(logits_.data(), logits, rows * logit_stride());
-  return std::span<const float>(logits_).first(count);
 }
 
 const float* Engine::advance(int64_t slot, std::span<const int32_t> ids) {
@@ -82,7 +70,7 @@ const float* Engine::advance(int64_t slot, std::span<const int32_t> ids) {
 }
 
 std::span<const float> Engine::prefill(int64_t slot, std::span<const int32_t> ids) {
-  return fetch_logits(advance(slot, ids), 1).first(static_cast<size_t>(vocab()));
+  return runner_.fetch_logits(advance(slot, ids), 1).first(static_cast<size_t>(vocab()));
 }
 
 std::span<const float> Engine::step(std::span<const int32_t> slots, std::span<const int32_t> ids) {
@@ -95,8 +83,7 @@ std::span<const float> Engine::step(std::span<const int32_t> slots, std::span<co
   input.len = 1;
   input.ids = ids;
   input.slots = slots;
-  const float* logits = runner_.enqueue_logits(runner_.load(input, state_->slots()), state_.get());
-  return fetch_logits(logits, input.batch);
+  return runner_.logits(input, state_.get());
 }
 
 void Engine::score(int64_t slot, std::span<const int32_t> ids, std::span<const int32_t> targets,

@@ -85,13 +85,11 @@ class Engine {
   const float* advance(int64_t slot, std::span<const int32_t> ids);
   /// Draws from logits in the memory of the device; kNoToken where nothing can be drawn.
   int32_t draw(const float* logits, const SampleRow& row, std::span<const int32_t> history);
-  std::span<const float> fetch_logits(const float* logits, int64_t rows);
 
   std::shared_ptr<const LanguageModel<float>> model_;
   EngineOptions options_;
   ModelRunner<float> runner_;
   std::unique_ptr<DecodeState> state_;
-  std::vector<float> logits_;
   DeviceArray<double> row_loss_;
   DeviceArray<std::byte> sampling_;  // options and ids so far, and the id that was drawn
 };

@@ -16,7 +16,7 @@ ModelBuild inference_build(const std::string& dtype, int threads) {
   ModelBuild build;
   build.compute = dtype_from_name(dtype);
   build.masters = false;
-  build.context.threads = threads > 0 ? threads : available_threads();
+  build.context = with_threads({}, threads);
   return build;
 }
 

@@ -36,9 +36,7 @@ Perplexity windowed(const LanguageModel<float>& model, std::span<const int32_t> 
                     const PerplexityOptions& options, const ScoreProgress& progress) {
   const int64_t count = static_cast<int64_t>(ids.size()) - 1;
   const int64_t most = std::max<int64_t>(1, kCallTokens / options.window);
-  Context context = model.store().context();
-  context.threads = options.threads > 0 ? options.threads : available_threads();
-  ModelRunner<float> runner(model, context, "eval");
+  ModelRunner<float> runner(model, with_threads(model.store().context(), options.threads), "eval");
   Perplexity sum;
   while (sum.tokens < count) {
     const int64_t rest = count - sum.tokens;

@@ -1,6 +1,7 @@
 #include "models/call_arrays.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/contents.h"
 #include "core/error.h"
@@ -40,10 +41,18 @@ CallArrays::CallArrays(const Context& context, int64_t vocab, std::string where)
     : context_(context),
       vocab_(vocab),
       where_(std::move(where)),
-      staging_{DeviceArray<int32_t>(context.memory(MemoryKind::pinned)),
-               DeviceArray<int32_t>(context.memory(MemoryKind::pinned))},
+      staging_{{DeviceArray<int32_t>(context.memory(MemoryKind::pinned))},
+               {DeviceArray<int32_t>(context.memory(MemoryKind::pinned))}},
       device_(context.memory(MemoryKind::device)) {
   context_.arena = nullptr;
+}
+
+CallArrays::~CallArrays() {
+  for (Staging& staging : staging_) wait(staging);
+}
+
+void CallArrays::wait(Staging& staging) {
+  if (staging.copied != nullptr) context_.backend().wait(std::exchange(staging.copied, nullptr));
 }
 
 void CallArrays::check(const CallInput& input, int64_t slots) const {
@@ -90,7 +99,9 @@ TokenBatch CallArrays::load(const CallInput& input, int64_t slots) {
   int64_t total = 0;
   for (const auto& part : parts) total += padded(part.size());
   turn_ = 1 - turn_;
-  int32_t* staged = staging_[turn_].hold(total);
+  Staging& staging = staging_[turn_];
+  wait(staging);
+  int32_t* staged = staging.memory.hold(total);
   int32_t* device = device_.hold(total);
   const int32_t* at[std::size(parts)] = {};
   int64_t next = 0;
@@ -100,6 +111,7 @@ TokenBatch CallArrays::load(const CallInput& input, int64_t slots) {
     next += padded(parts[p].size());
   }
   copy_elements(context_, device, staged, total);
+  staging.copied = context_.backend().mark(context_.stream);
 
   TokenBatch batch;
   batch.layout.batch = input.batch;

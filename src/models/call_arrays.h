@@ -42,23 +42,32 @@ struct TokenBatch {
   TokenBatch part(int64_t first, int64_t count) const;
 };
 
-/// Addresses stay as long as calls do not grow. A call may be loaded while the one before still
-/// runs, not while the one before that does. Not thread-safe.
+/// Addresses stay as long as calls do not grow. Calls may be loaded while earlier ones still run:
+/// two blocks of host memory take turns, and each waits for its own last copy. Not thread-safe.
 class CallArrays {
  public:
   /// Ids and targets are below `vocab`; `where` begins the messages about them.
   CallArrays(const Context& context, int64_t vocab, std::string where);
+  ~CallArrays();
+  CallArrays(const CallArrays&) = delete;
+  CallArrays& operator=(const CallArrays&) = delete;
   /// slots: how many the state has, for calls that name slots or carry a state. Throws Error on
   /// contents that are out of range or do not fit each other, before anything is copied.
   TokenBatch load(const CallInput& input, int64_t slots = 0);
 
  private:
+  /// A block of host memory, and the mark of the copy that reads it; null: none under way.
+  struct Staging {
+    DeviceArray<int32_t> memory;
+    void* copied = nullptr;
+  };
+  void wait(Staging& staging);
   void check(const CallInput& input, int64_t slots) const;
 
   Context context_;
   int64_t vocab_;
   std::string where_;
-  DeviceArray<int32_t> staging_[2];
+  Staging staging_[2];
   DeviceArray<int32_t> device_;
   int turn_ = 0;
 };

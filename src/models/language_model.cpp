@@ -34,6 +34,11 @@ void DecodeState::reset(const Context& context, int64_t slot) {
   }
 }
 
+Context with_threads(Context context, int64_t threads) {
+  context.threads = threads > 0 ? static_cast<int>(threads) : available_threads();
+  return context;
+}
+
 template <class Acc>
 LanguageModel<Acc>::LanguageModel(ModelConfig config, const ModelBuild& build)
     : config_(std::move(config)),

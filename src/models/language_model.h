@@ -38,6 +38,9 @@ class DecodeState {
   Buffer buffer_;
 };
 
+/// `context` on so many threads; 0: every core that the process may use.
+Context with_threads(Context context, int64_t threads);
+
 /// The choices that a model is built by.
 struct ModelBuild {
   Dtype compute = Dtype::f32;  // of products and activations: f32 or bf16, for double f64

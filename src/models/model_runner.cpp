@@ -3,25 +3,15 @@
 namespace adder {
 
 template <class Acc>
-ModelRunner<Acc>::ModelRunner(const LanguageModel<Acc>& model, Workspace& workspace,
-                              std::string where)
+ModelRunner<Acc>::ModelRunner(const LanguageModel<Acc>& model, std::unique_ptr<Workspace> own,
+                              Workspace* shared, std::string where)
     : model_(model),
-      workspace_(workspace),
-      arrays_(workspace.context(), model.config().vocab_size, std::move(where)),
-      logits_(workspace.context().memory(MemoryKind::device)),
-      row_loss_(workspace.context().memory(MemoryKind::device)),
-      scale_(workspace.context().memory(MemoryKind::device)) {}
-
-template <class Acc>
-ModelRunner<Acc>::ModelRunner(const LanguageModel<Acc>& model, const Context& context,
-                              std::string where)
-    : model_(model),
-      own_(std::make_unique<Workspace>(context)),
-      workspace_(*own_),
-      arrays_(context, model.config().vocab_size, std::move(where)),
-      logits_(context.memory(MemoryKind::device)),
-      row_loss_(context.memory(MemoryKind::device)),
-      scale_(context.memory(MemoryKind::device)) {}
+      own_(std::move(own)),
+      workspace_(shared != nullptr ? *shared : *own_),
+      arrays_(context(), model.config().vocab_size, std::move(where)),
+      logits_(context().memory(MemoryKind::device)),
+      row_loss_(context().memory(MemoryKind::device)),
+      scale_(context().memory(MemoryKind::device)) {}
 
 template <class Acc>
 template <class Call>
@@ -40,15 +30,17 @@ const Acc* ModelRunner<Acc>::enqueue_logits(const TokenBatch& batch, DecodeState
 }
 
 template <class Acc>
+std::span<const Acc> ModelRunner<Acc>::fetch_logits(const Acc* logits, int64_t rows) {
+  const auto count = static_cast<size_t>(rows * model_.padded_vocab());
+  if (host_logits_.size() < count) host_logits_.resize(count);
+  fetch(host_logits_.data(), logits, rows * model_.padded_vocab());
+  return std::span<const Acc>(host_logits_).first(count);
+}
+
+template <class Acc>
 std::span<const Acc> ModelRunner<Acc>::logits(const CallInput& input, DecodeState* state) {
   const TokenBatch batch = load(input, state != nullptr ? state->slots() : 0);
-  const int64_t count = batch.logit_rows() * model_.padded_vocab();
-  const Acc* out = enqueue_logits(batch, state);
-  if (static_cast<int64_t>(host_logits_.size()) < count) {
-    host_logits_.resize(static_cast<size_t>(count));
-  }
-  fetch(host_logits_.data(), out, count);
-  return std::span<const Acc>(host_logits_).first(static_cast<size_t>(count));
+  return fetch_logits(enqueue_logits(batch, state), batch.logit_rows());
 }
 
 template <class Acc>
@@ -62,7 +54,6 @@ template <class Acc>
 void ModelRunner<Acc>::reserve_losses(int64_t batch, int64_t len) {
   const std::vector<int32_t> zeros(static_cast<size_t>(batch * len));
   const TokenBatch call = load({.batch = batch, .len = len, .ids = zeros, .targets = zeros});
-  context().backend().synchronize(context().stream);
   double* row_loss = row_loss_.hold(batch * len);
   workspace_.reserve([&](Context& context) { model_.evaluate(context, call, {}, row_loss); });
 }

@@ -21,9 +21,11 @@ enum class CallKind : int64_t { logits, losses, gradients, step };
 template <class Acc>
 class ModelRunner {
  public:
-  ModelRunner(const LanguageModel<Acc>& model, const Context& context, std::string where);
+  ModelRunner(const LanguageModel<Acc>& model, const Context& context, std::string where)
+      : ModelRunner(model, std::make_unique<Workspace>(context), nullptr, std::move(where)) {}
   /// Works in the memory of another's workspace, which outlives it.
-  ModelRunner(const LanguageModel<Acc>& model, Workspace& workspace, std::string where);
+  ModelRunner(const LanguageModel<Acc>& model, Workspace& workspace, std::string where)
+      : ModelRunner(model, nullptr, &workspace, std::move(where)) {}
 
   const Context& context() const { return workspace_.context(); }
   Workspace& workspace() { return workspace_; }
@@ -34,7 +36,9 @@ class ModelRunner {
   /// Logits (rows, padded_vocab) of every row, or of the last ones (input.last_only), in the memory
   /// of the device. `state` (may be null) is read and advanced.
   const Acc* enqueue_logits(const TokenBatch& batch, DecodeState* state = nullptr);
-  /// The same, fetched.
+  /// `rows` of them, fetched.
+  std::span<const Acc> fetch_logits(const Acc* logits, int64_t rows);
+  /// Both.
   std::span<const Acc> logits(const CallInput& input, DecodeState* state = nullptr);
 
   /// Cross-entropy of every row in nats, 0 where ignored.
@@ -52,6 +56,9 @@ class ModelRunner {
   }
 
  private:
+  /// One of `own` and `shared` is given.
+  ModelRunner(const LanguageModel<Acc>& model, std::unique_ptr<Workspace> own, Workspace* shared,
+              std::string where);
   std::span<const double> fetch_losses(int64_t rows);
   template <class Call>
   void run(CallKind kind, const TokenBatch& batch, const Call& call);

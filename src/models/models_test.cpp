@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <memory>
 
 #include "models/model_cases.h"
 
@@ -401,6 +403,55 @@ TEST(Model, ArraysAreCheckedWhereTheyEnter) {
   EXPECT_NE(refusal({.batch = 2, .len = 2, .ids = ids, .slots = slots}, 2), "");
   EXPECT_NE(refusal({.batch = 2, .len = 2, .ids = ids, .slots = twice}, 3), "");
   EXPECT_NE(refusal({.len = 4, .ids = ids, .slots = slots}, 3), "");
+}
+
+// The CPU with marks: each copy counts as under way until somebody waits for it.
+class MarkingBackend final : public DeviceBackend {
+ public:
+  MarkingBackend() : cpu_(device_backend(Device::cpu)) { set_device_backend(Device::cpu, this); }
+  ~MarkingBackend() override { set_device_backend(Device::cpu, nullptr); }
+  std::byte* allocate(int64_t bytes, const Memory& memory) override {
+    return cpu_.allocate(bytes, memory);
+  }
+  void release(std::byte* data, int64_t bytes, const Memory& memory) override {
+    cpu_.release(data, bytes, memory);
+  }
+  void fill(void* stream, void* to, int byte, int64_t bytes) override {
+    cpu_.fill(stream, to, byte, bytes);
+  }
+  void copy(void* stream, void* to, const void* from, int64_t bytes) override {
+    cpu_.copy(stream, to, from, bytes);
+  }
+  void synchronize(void* stream) override { cpu_.synchronize(stream); }
+  double elapsed_us(void* stream, const std::function<void()>& work) override {
+    return cpu_.elapsed_us(stream, work);
+  }
+  void* mark(void*) override {
+    marks_.push_back(std::make_unique<int>());
+    return marks_.back().get();
+  }
+  void wait(void* mark) override { waited.push_back(mark); }
+  void* marked(size_t index) const { return marks_[index].get(); }
+
+  std::vector<void*> waited;
+
+ private:
+  DeviceBackend& cpu_;
+  std::vector<std::unique_ptr<int>> marks_;
+};
+
+TEST(Model, ArraysWaitForTheCopyOfTheirOwnBlock) {
+  MarkingBackend backend;
+  const std::vector<int32_t> ids = {1, 2, 3};
+  {
+    CallArrays arrays(Context{}, 11, "test");
+    arrays.load({.len = 3, .ids = ids});
+    arrays.load({.len = 3, .ids = ids});
+    EXPECT_TRUE(backend.waited.empty());  // two calls may be under way
+    arrays.load({.len = 3, .ids = ids});  // the block of the first one is needed again
+    EXPECT_EQ(backend.waited, std::vector<void*>{backend.marked(0)});
+  }
+  EXPECT_EQ(backend.waited.size(), 3u);  // every mark is taken back
 }
 
 TEST(Model, GlobsMatchWholeNames) {

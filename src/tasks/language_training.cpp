@@ -86,8 +86,7 @@ void settle_model(Recipe& recipe, const RecipeBuilder& builder, const TextData& 
 std::shared_ptr<Model> start_model(const Recipe& recipe) {
   ModelBuild build;
   build.compute = dtype_from_name(recipe.train.precision);
-  build.context.threads =
-      recipe.train.threads > 0 ? static_cast<int>(recipe.train.threads) : available_threads();
+  build.context = with_threads({}, recipe.train.threads);
   std::shared_ptr<Model> model = make_model<float>(recipe.model, build);
   if (recipe.train.init.empty()) {
     model->initialize(static_cast<uint64_t>(recipe.train.seed));

@@ -31,7 +31,7 @@ class StagedCheckpoint {
   /// `bytes`: the sum of room() over the blocks that will be taken. Memory of kind host or pinned.
   StagedCheckpoint(int64_t bytes, const Memory& memory);
 
-  /// What a block of so many bytes takes.
+  /// A block of so many bytes takes this much.
   static constexpr int64_t room(int64_t bytes) { return align_up(bytes); }
 
   /// Forgets the tensors, keeps the memory.
@@ -57,7 +57,7 @@ class StagedCheckpoint {
   size_t count_ = 0;
 };
 
-/// What goes with the staged tensors.
+/// The rest of a checkpoint, beside the staged tensors.
 struct CheckpointJob {
   int64_t step = 0;
   JsonValue manifest;

@@ -99,7 +99,7 @@ namespace {
 constexpr int64_t kCount = 1000;
 constexpr int64_t kStaging = StagedCheckpoint::room(kCount * 4) + StagedCheckpoint::room(8);
 
-/// What a trainer has in its memory; its values follow from the step.
+/// The memory of a trainer; its values follow from the step.
 struct Trained {
   explicit Trained(int64_t step) { go_to(step); }
   void go_to(int64_t step) {

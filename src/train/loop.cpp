@@ -36,7 +36,7 @@ class Session {
       : run_(run),
         observer_(run.observer != nullptr ? *run.observer : silent_observer()),
         files_(run.out, run.log),
-        trainer_(*run.model, run.train, *run.batches, make_context(run.train)),
+        trainer_(*run.model, run.train, *run.batches, run.model->store().context()),
         scorer_(*run.model, trainer_.workspace(), "validation"),
         writer_(files_.checkpoints(), trainer_.staging_bytes(),
                 scorer_.context().memory(MemoryKind::pinned)) {
@@ -46,12 +46,6 @@ class Session {
   TrainResult go();
 
  private:
-  static Context make_context(const TrainConfig& train) {
-    Context context;
-    context.threads = train.threads > 0 ? static_cast<int>(train.threads) : available_threads();
-    return context;
-  }
-
   // Windows of a validation call: as many tokens as a micro-batch has.
   int64_t eval_batch() const {
     return std::max<int64_t>(run_.train.batch * run_.train.len / run_.validation->len(), 1);

@@ -73,7 +73,8 @@ class TrainObserver {
 };
 
 struct TrainRun {
-  LanguageModel<float>* model = nullptr;  // with its start values
+  /// With its start values; the run uses its device and threads.
+  LanguageModel<float>* model = nullptr;
   const BatchSource* batches = nullptr;
   const EvalSource* validation = nullptr;  // may be absent: no validation
   TrainConfig train;

@@ -141,7 +141,6 @@ void OptimizerStep::reserve(int64_t accumulation, int64_t batch, int64_t len) {
   const std::vector<int32_t> zeros(static_cast<size_t>(accumulation * batch * len));
   CallInput input{.batch = accumulation * batch, .len = len, .ids = zeros, .targets = zeros};
   const TokenBatch all = arrays_.load(input);
-  workspace_.context().backend().synchronize(workspace_.context().stream);
   row_loss_.hold(batch * len);
   workspace_.reserve([&](Context& context) { run(context, all, accumulation, batch); });
 }

@@ -116,7 +116,7 @@ CheckpointJob checkpoint_job(const TrainRun& run, const Trainer& trainer, const 
   job.manifest.set("recipe", run.recipe);
   job.manifest.set("data", run.data);
   job.manifest.set("logs", files.sizes());
-  // What the checkpoint says about the logs must be true after a power loss.
+  // The sizes of the logs in the checkpoint must be true after a power loss.
   job.flush_logs = [&files] { files.sync(); };
   job.keep = run.log.keep;
   job.best = state.best_step;

@@ -1,4 +1,4 @@
-// What a run keeps beside weights and moments, and how it goes into a checkpoint and back.
+// A run keeps this beside weights and moments; here it goes into a checkpoint and back.
 #pragma once
 
 #include <optional>
@@ -49,8 +49,8 @@ class RunFiles {
   EventLog events_;
 };
 
-/// What makes OUT/checkpoints/checkpoint-STEP.adder of the trainer's staged tensors, with the logs
-/// as long as they are now. `files` must outlive the writing.
+/// The job that makes OUT/checkpoints/checkpoint-STEP.adder of the trainer's staged tensors, with
+/// the logs as long as they are now. `files` must outlive the writing.
 CheckpointJob checkpoint_job(const TrainRun& run, const Trainer& trainer, const RunState& state,
                              RunFiles& files);
 

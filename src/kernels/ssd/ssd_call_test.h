@@ -1,4 +1,4 @@
-// What the tests of this room share: calls with every option, dense, and the lines that take them.
+// The tests of this room share these: calls with every option, dense, and the lines that take them.
 #pragma once
 
 #include <string>

@@ -22,7 +22,7 @@ struct BackwardJob {
   const SsdShape& shape;
   const SsdBackward<T>& args;
   const ssd::RecurrentBackwardCut& cut;
-  ssd::BackwardSpace<C> space;
+  ssd::RecurrentBackwardSpace<C> space;
 };
 
 /// One item: some heads of one group over one sequence after the other.
@@ -215,7 +215,7 @@ template <class T>
 void backward(const SsdShape& shape, const SsdBackward<T>& args, Exec exec) {
   using C = accumulate_t<T>;
   const ssd::RecurrentBackwardCut cut(shape);
-  const BackwardJob<T> job{shape, args, cut, ssd::BackwardSpace<C>(shape, cut, &exec)};
+  const BackwardJob<T> job{shape, args, cut, ssd::RecurrentBackwardSpace<C>(shape, cut, &exec)};
   std::fill_n(job.space.head_sums, cut.bundles() * shape.heads * 2, C(0));
   std::fill_n(job.space.dD, cut.bundles() * shape.heads * job.space.channel_row, C(0));
   parallel_for(exec.threads, cut.items(), [&](int64_t item) {

@@ -9,7 +9,7 @@ template <class T>
 int64_t recurrent_scratch(const Caps&, const SsdShape& shape, Direction direction) {
   using C = accumulate_t<T>;
   if (direction == Direction::backward) {
-    return BackwardSpace<C>(shape, RecurrentBackwardCut(shape), nullptr).bytes();
+    return RecurrentBackwardSpace<C>(shape, RecurrentBackwardCut(shape), nullptr).bytes();
   }
   const RecurrentCut cut(shape);
   return block_bytes<C>(cut.bundles() * shape.inner() * padded_states<C>(shape)) +

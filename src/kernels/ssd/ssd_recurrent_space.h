@@ -66,14 +66,14 @@ struct BackwardItemSpace {
 
 /// Sums of all items, and where each item works.
 template <class C>
-struct BackwardSpace {
+struct RecurrentBackwardSpace {
   int64_t state_row, channel_row;
   C* dB;         // (shares, batch, len, state_row)
   C* dC;         // as dB
   C* head_sums;  // (bundles, heads, 2): dA, ddt_bias
   C* dD;         // (bundles, heads, channel_row)
 
-  BackwardSpace(const SsdShape& shape, const RecurrentBackwardCut& cut, Exec* exec)
+  RecurrentBackwardSpace(const SsdShape& shape, const RecurrentBackwardCut& cut, Exec* exec)
       : state_row(padded_states<C>(shape)),
         channel_row(padded_channels<C>(shape)),
         shape_(shape),
